@@ -1,0 +1,58 @@
+# Every command a developer needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN        := bin/sallyport
+FUZZTIME   ?= 5000x
+BENCHFLAGS ?=
+GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
+
+.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench schema clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: ## the demo: the whole story in a temporary directory, nothing left behind
+	@go run ./cmd/sallyport demo
+
+build: ## build bin/sallyport, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/sallyport
+
+test: need ## every test that needs no server of others, with the race detector
+	go test -race ./...
+
+need: # what the tests run besides Go
+	@./test/need.sh curl openssl
+
+test-peers: build ## the tests against a real Kubernetes API server, built once and cached
+	go -C test/kubernetes vet ./...
+	go -C test/kubernetes run ./build
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/kubernetes test -count=1 -timeout 10m ./...
+
+check: fmt vet staticcheck test generated fuzz ## exactly what CI runs before the peers
+
+fmt:
+	@out=$$(gofmt -l $(GOFILES)); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go tool -modfile=test/tools/go.mod staticcheck ./...
+
+generated: ## generated files are what the code says
+	go mod tidy -diff
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; go run ./cmd/sallyport schema "$$tmp" >/dev/null; diff -r "$$tmp" deploy/schema || { echo "run: make schema"; exit 1; }
+
+schema: ## write deploy/schema from the Go types
+	go run ./cmd/sallyport schema deploy/schema
+
+fuzz: ## every fuzz target, FUZZTIME each: a count (5000x) or a time (1m)
+	@./test/fuzz.sh $(FUZZTIME)
+
+bench: build ## requests/s, latency and server CPU beside a floor, one interleaved run
+	go run ./test/bench -bin "$(CURDIR)/$(BIN)" $(BENCHFLAGS)
+
+clean: ## remove what was built here
+	rm -rf bin

@@ -1,0 +1,132 @@
+// Package jwt is the broker of tokens that we sign ourselves: RFC 9068 access tokens for one target,
+// verifiable offline with our published keys. The lease of such a token is its jti; nothing of it lives
+// upstream, and revocation is answered by introspection.
+//
+// The token says who (sub, the workload's id), for whom (aud, one value), and where it came from (the
+// private claim sallyport: family, ancestors, the revocation position its decision saw), so that
+// revoking an ancestor needs no look-up. It carries no claim of the subject token (RFC 9068 section 5).
+package jwt
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+)
+
+// Wire values.
+const (
+	AccessTokenType = "urn:ietf:params:oauth:token-type:access_token"
+	typ             = "at+jwt"
+)
+
+// Settings is the `jwt:` block of a target file.
+type Settings struct {
+	// Audience is the aud of minted tokens. Default: the target's resource, else its name.
+	Audience string `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"description=aud of minted tokens; default: the target's resource\\, else its name"`
+}
+
+// Broker mints for one target. It is immutable.
+type Broker struct {
+	issuer   string
+	audience string
+	signer   brokers.Signer
+}
+
+var _ brokers.Broker = (*Broker)(nil)
+
+// Kind returns the kind for a binary's list.
+func Kind() brokers.Kind { return brokers.NewKind("jwt", check, build) }
+
+func check(_ brokers.Target, s Settings) []brokers.Problem {
+	if s.Audience == "" {
+		return nil
+	}
+	if len(s.Audience) > 255 || strings.ContainsFunc(s.Audience, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return []brokers.Problem{{Path: "audience", Message: "audience must be 1 to 255 printable ASCII characters without spaces"}}
+	}
+	if strings.Contains(s.Audience, ":") {
+		if u, err := url.Parse(s.Audience); err != nil || !u.IsAbs() {
+			return []brokers.Problem{{Path: "audience", Message: fmt.Sprintf("audience %q has a colon but is no URI (RFC 7519 section 4.1.3)", s.Audience)}}
+		}
+	}
+	return nil
+}
+
+// Audience returns the aud that a target with these settings mints, so that two targets with one aud
+// can be refused (RFC 9068 section 5).
+func Audience(t brokers.Target, s Settings) string {
+	switch {
+	case s.Audience != "":
+		return s.Audience
+	case t.Resource != "":
+		return t.Resource
+	default:
+		return t.Name
+	}
+}
+
+func build(t brokers.Target, s Settings, d brokers.Deps) (brokers.Broker, error) {
+	if d.Signer == nil || d.Issuer == "" {
+		return nil, fmt.Errorf("jwt broker of target %s needs a signer and an issuer", t.Name)
+	}
+	return &Broker{issuer: d.Issuer, audience: Audience(t, s), signer: d.Signer}, nil
+}
+
+// claims of RFC 9068 section 2.2 and our lineage.
+type claims struct {
+	Issuer   string  `json:"iss"`
+	Subject  string  `json:"sub"`
+	Audience string  `json:"aud"`
+	Expires  int64   `json:"exp"`
+	IssuedAt int64   `json:"iat"`
+	ID       string  `json:"jti"`
+	ClientID string  `json:"client_id"`
+	Scope    string  `json:"scope,omitempty"`
+	Lineage  lineage `json:"sallyport"`
+}
+
+type lineage struct {
+	Family    string   `json:"family"`
+	Ancestors []string `json:"ancestors,omitempty"`
+	Target    string   `json:"target"`
+	Position  string   `json:"position"`
+}
+
+// Mint signs the token. Times are whole seconds, rounded so that the token never outlives its grant.
+func (b *Broker) Mint(_ context.Context, o brokers.Order) (brokers.Credential, error) {
+	if o.IsZero() {
+		return brokers.Credential{}, brokers.ErrZeroOrder
+	}
+	grant, lease := o.Grant(), o.Lease()
+	expires := grant.Expires().Truncate(1e9)
+	token, err := b.signer.Sign(typ, claims{
+		Issuer:   b.issuer,
+		Subject:  grant.Workload().ID(),
+		Audience: b.audience,
+		Expires:  expires.Unix(),
+		IssuedAt: o.IssuedAt().Unix(),
+		ID:       lease.ID,
+		ClientID: brokers.ClientID,
+		Scope:    strings.Join(grant.Scopes(), " "),
+		Lineage:  lineage{lease.Family, lease.Ancestors, grant.Target(), lease.Position},
+	})
+	if err != nil {
+		return brokers.Credential{}, fmt.Errorf("signing a token for target %s: %w", grant.Target(), err)
+	}
+	sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
+	return brokers.Credential{
+		Type:        AccessTokenType,
+		TokenType:   "Bearer",
+		Value:       secret.New(token),
+		Audience:    b.audience,
+		Scopes:      grant.Scopes(),
+		Expires:     expires,
+		Fingerprint: hex.EncodeToString(sum[:]),
+	}, nil
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/config"
+)
+
+// configDir is where the commands that read the log on the server's own disk find its configuration.
+const defaultConfigDir = "/etc/sallyport"
+
+func configFlag(c *cobra.Command, dir *string) {
+	c.Flags().StringVar(dir, "config", defaultConfigDir, "configuration directory of the server")
+}
+
+// loadServer reads only what the log commands need; a broken policy must not keep an operator from the log.
+func loadServer(dir string) (config.Server, error) {
+	server, err := config.LoadServer(dir)
+	if err != nil {
+		return config.Server{}, fmt.Errorf("%s is refused:\n%w", dir, err)
+	}
+	return server, nil
+}
+
+func outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "table", "table | json")
+}
+
+func checkOutput(output string) error {
+	if !slices.Contains([]string{"table", "json"}, output) {
+		return usagef("-o %s is not a form; choose table or json", output)
+	}
+	return nil
+}
+
+func newExplain() *cobra.Command {
+	var dir, output string
+	c := &cobra.Command{
+		Use:     "explain DECISION_ID",
+		Short:   "Say why an exchange was allowed or refused, from the audit log",
+		Example: "sallyport explain --config /etc/sallyport mfrggzdfmztwq2lknnwg23tpoa",
+		Long: `Say why an exchange was allowed or refused, from the audit log. The decision id stands in the error text
+that the caller saw and in the Sallyport-Decision header of every answer.`,
+		Args: exactArgs(1, "the decision id"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			server, err := loadServer(dir)
+			if err != nil {
+				return err
+			}
+			rec, ok, err := audit.Find(server.Audit.Dir, strings.TrimSpace(args[0]))
+			if err != nil {
+				return fmt.Errorf("reading the audit log: %w", err)
+			}
+			if !ok {
+				return fmt.Errorf("decision %s is not in the audit log at %s\n  An attempt that failed before a signature verified is always counted but only sampled; any other is here, or in the log of another replica", args[0], server.Audit.Dir)
+			}
+			w := c.OutOrStdout()
+			if output == "json" {
+				return writeIndented(w, rec)
+			}
+			colour := red
+			if rec.Outcome == audit.Issued {
+				colour = green
+			}
+			return table(w, explanation(rec), map[string]string{"outcome": colour})
+		},
+	}
+	configFlag(c, &dir)
+	outputFlag(c, &output)
+	return c
+}
+
+func explanation(r audit.Record) [][]string {
+	rows := [][]string{{"decision", r.Decision}, {"time", r.Time.UTC().Format(time.RFC3339Nano)}}
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, value})
+		}
+	}
+	outcome := string(r.Outcome)
+	if r.Error != "" {
+		outcome += " with " + r.Error
+	}
+	add("outcome", outcome)
+	add("why", r.Reason)
+	for _, reason := range r.Reasons {
+		add("policy", reason)
+	}
+	if r.Near != nil {
+		add("nearest rule", r.Near.Rule)
+		add("  "+r.Near.Claim, fmt.Sprintf("expected %s, found %s", r.Near.Expected, r.Near.Found))
+	}
+	if s := r.Subject; s != nil {
+		add("workload", s.Workload)
+		add("issuer", strings.Trim(s.TrustDomain+"/"+s.Issuer, "/"))
+		add("token", s.TokenID)
+		add("fingerprint", s.Fingerprint)
+		for _, name := range sortedKeys(s.Attributes) {
+			add("  "+name, s.Attributes[name])
+		}
+	}
+	if q := r.Requested; q != nil {
+		add("asked for", strings.Join(append(slices.Clone(q.Audience), q.Resource...), " "))
+		add("scope asked", q.Scope)
+	}
+	if g := r.Granted; g != nil {
+		add("target", g.Target)
+		add("scope granted", strings.Join(g.Scopes, " "))
+		add("rule", g.Rule)
+	}
+	if l := r.Lease; l != nil {
+		add("lease", l.ID)
+		add("family", l.Family)
+		add("exchanged from", strings.Join(l.Ancestors, " "))
+		if !l.Expires.IsZero() {
+			add("expires", l.Expires.UTC().Format(time.RFC3339))
+		}
+	}
+	if v := r.Revocation; v != nil {
+		add("action", v.Action)
+		add("selector", strings.Join(v.Selector, " "))
+		add("position", v.Position)
+		add("by", v.By)
+	}
+	add("from", r.Remote)
+	add("configuration", r.Config)
+	return rows
+}
+
+func sortedKeys(m map[string]string) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func writeIndented(w io.Writer, v any) error {
+	return writeJSON(w, v, "  ")
+}
+
+func newAudit() *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "Read and verify the audit log", Args: noSuchCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(newAuditShow(), newAuditVerify(), newAuditAccept())
+	return c
+}
+
+func newAuditShow() *cobra.Command {
+	var dir, output, outcome, subject string
+	var since time.Duration
+	var limit int
+	c := &cobra.Command{
+		Use:     "show",
+		Short:   "List what happened, oldest first",
+		Example: "sallyport audit show --config /etc/sallyport --since 1h --outcome refused",
+		Args:    exactArgs(0, "no argument"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			if !slices.Contains([]audit.Outcome{"", audit.Issued, audit.Refused, audit.Failed, audit.Withdrawn}, audit.Outcome(outcome)) {
+				return usagef("--outcome %s is none; choose issued, refused, failed or withdrawn", outcome)
+			}
+			server, err := loadServer(dir)
+			if err != nil {
+				return err
+			}
+			w := c.OutOrStdout()
+			rows := [][]string{{"TIME", "TYPE", "OUTCOME", "DECISION", "TARGET", "WORKLOAD", "WHY"}}
+			keep := func(r audit.Record) bool {
+				return r.Decision != "" &&
+					(since == 0 || time.Since(r.Time) <= since) &&
+					(outcome == "" || string(r.Outcome) == outcome) &&
+					(subject == "" || r.Subject != nil && strings.HasPrefix(r.Subject.Workload, subject))
+			}
+			err = audit.Scan(server.Audit.Dir, func(l audit.Line) error {
+				if !keep(l.Record) {
+					return nil
+				}
+				if output == "json" {
+					return writeJSON(w, l.Record, "")
+				}
+				rows = append(rows, showRow(l.Record))
+				if limit > 0 && len(rows) > limit+1 {
+					rows = slices.Delete(rows, 1, 2)
+				}
+				return nil
+			}, audit.Filter{})
+			if err != nil {
+				return fmt.Errorf("reading the audit log: %w", err)
+			}
+			if output == "json" {
+				return nil
+			}
+			return table(w, rows, nil)
+		},
+	}
+	configFlag(c, &dir)
+	outputFlag(c, &output)
+	c.Flags().DurationVar(&since, "since", 0, "only what happened in this long, for example 1h (default: everything)")
+	c.Flags().StringVar(&outcome, "outcome", "", "issued | refused | failed | withdrawn")
+	c.Flags().StringVar(&subject, "subject", "", "workload id, or the beginning of one")
+	c.Flags().IntVar(&limit, "limit", 100, "most rows of a table, the newest; 0 for all")
+	return c
+}
+
+func showRow(r audit.Record) []string {
+	outcome, target, workload, why := string(r.Outcome), "", "", r.Reason
+	if r.Granted != nil {
+		target = r.Granted.Target
+		if why == "" {
+			why = "rule " + r.Granted.Rule
+		}
+	} else if r.Requested != nil {
+		target = strings.Join(append(slices.Clone(r.Requested.Audience), r.Requested.Resource...), " ")
+	}
+	if r.Outcome != audit.Issued && len(r.Reasons) > 0 {
+		why = r.Reasons[0]
+	}
+	if r.Subject != nil {
+		workload = r.Subject.Workload
+	}
+	if r.Revocation != nil {
+		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), "by "+r.Revocation.By
+	}
+	return []string{r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Type), outcome, r.Decision, target, workload, why}
+}

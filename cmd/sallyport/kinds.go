@@ -1,0 +1,28 @@
+package main
+
+import (
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	"github.com/sallyport-sts/sallyport/issuers"
+	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
+	"github.com/sallyport-sts/sallyport/issuers/oidc"
+	"github.com/sallyport-sts/sallyport/sts/config"
+)
+
+// kinds lists every platform and every kind of credential that this binary knows. A new one is one line.
+func kinds() (config.Kinds, error) {
+	is, err := issuers.NewSet(
+		kubernetes.Kind(),
+		oidc.Kind(),
+	)
+	if err != nil {
+		return config.Kinds{}, err
+	}
+	bs, err := brokers.NewSet(
+		jwt.Kind(),
+	)
+	if err != nil {
+		return config.Kinds{}, err
+	}
+	return config.Kinds{Issuers: is, Brokers: bs}, nil
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
+)
+
+func newServe() *cobra.Command {
+	var pretty bool
+	c := &cobra.Command{
+		Use:     "serve DIR",
+		Short:   "Run the service from a configuration directory",
+		Example: "sallyport serve /etc/sallyport",
+		Long: `Run the service from a configuration directory (see: sallyport init).
+
+A directory that check refuses does not start. SIGHUP, or a change of a file, reloads it: a set that is
+broken is refused as a whole and the old one keeps running. SIGTERM or SIGINT finishes what was accepted,
+seals the audit log and ends.`,
+		Args: exactArgs(1, "the configuration directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+			if pretty {
+				log = log.Output(zerolog.ConsoleWriter{Out: os.Stderr})
+			}
+			slog.SetDefault(slog.New(zerolog.NewSlogHandler(log))) // zitadel/oidc logs there
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return serve(ctx, args[0], log)
+		},
+	}
+	c.Flags().BoolVar(&pretty, "pretty", isTerminal(os.Stderr), "write logs for people instead of JSON lines")
+	return c
+}
+
+// Server limits: an anonymous peer may hold a connection, not a handler.
+const (
+	headerTimeout   = 5 * time.Second
+	requestTimeout  = 15 * time.Second
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 15 * time.Second
+	maxHeaderBytes  = 32 << 10
+	maxConnections  = 8192 // of the workload listener, so that strangers cannot take the file descriptors of the others
+	pruneEvery      = time.Minute
+	firstLook       = time.Second // after start, for changes made meanwhile
+
+	certificateEvery = 5 * time.Second // between looks for a new certificate
+)
+
+// gcPercent trades some ten MiB of memory for a tenth of the CPU: an exchange allocates some 20 KiB and keeps
+// nothing. GOGC in the environment has the last word.
+const gcPercent = 400
+
+func serve(ctx context.Context, dir string, log zerolog.Logger) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	k, err := kinds()
+	if err != nil {
+		return err
+	}
+	set, err := load(dir, k)
+	if err != nil {
+		return fmt.Errorf("%s is refused:\n%w", dir, err)
+	}
+	svc, err := newService(ctx, dir, set, log)
+	if err != nil {
+		return err
+	}
+	defer svc.close()
+
+	workload, err := listen(set.Server.Listen.Workload, "listen.workload")
+	if err != nil {
+		return err
+	}
+	defer workload.Close()
+	workload = netutil.LimitListener(workload, maxConnections)
+	ops, err := listen(set.Server.Listen.Ops, "listen.ops")
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+
+	servers := []*http.Server{newServer(svc.workload, log), newServer(svc.ops, log)}
+	if !set.Server.TLS.Off {
+		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: svc.certificate}
+		workload = tls.NewListener(workload, servers[0].TLSConfig)
+	}
+	failed := make(chan error, len(servers))
+	for i, l := range []net.Listener{workload, ops} {
+		go func() { failed <- servers[i].Serve(l) }()
+	}
+	stopReload, err := svc.reloadOnChange(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer stopReload()
+	go svc.prune(ctx)
+
+	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).
+		Str("ops", ops.Addr().String()).Str("config", set.Hash).Msg("serving")
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listener: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info().Msg("finishing what was accepted")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Shutdown(grace))
+	}
+	errs = append(errs, svc.close())
+	log.Info().Msg("ended")
+	return errors.Join(errs...)
+}
+
+func listen(addr, key string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; choose another address in sallyport.yaml or stop what uses it", key, err)
+	}
+	return l, nil
+}
+
+// connectionLog keeps what strangers can make net/http say (a failed handshake each) to a few lines a minute.
+func connectionLog(log zerolog.Logger) zerolog.Logger {
+	return log.Level(zerolog.DebugLevel).Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Minute})
+}
+
+func newServer(h http.Handler, log zerolog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          stdlog.New(connectionLog(log), "", 0),
+	}
+}
+
+// isTerminal reports whether f is a character device, where a person may be looking.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+	"github.com/sallyport-sts/sallyport/sts/store/embedded"
+)
+
+// service is the parts of a running server, wired.
+type service struct {
+	dir         string
+	log         zerolog.Logger
+	server      config.Server // fixed at start: listeners, keys and logs do not change on reload
+	store       *embedded.DB
+	audit       *audit.Log
+	revocations *revocation.Set
+	keys        *keys.Keys
+	signer      *keys.Signer
+	keyCache    *federation.KeyCache
+	exchanger   *sts.Exchanger
+	workload    http.Handler
+	ops         http.Handler
+	cert        atomic.Pointer[tls.Certificate]
+	historyLost bool
+	inForce     string // hash of the set; of the goroutine that reloads
+	reloadErr   atomic.Pointer[string]
+	certErr     atomic.Pointer[string]
+	closing     sync.Once
+	closeErr    error
+}
+
+// newService opens state in the order in which parts need each other. Nothing listens yet.
+func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Logger) (_ *service, err error) {
+	s := &service{dir: dir, log: log, server: set.Server, inForce: set.Hash}
+	defer func() {
+		if err != nil {
+			_ = s.close()
+		}
+	}()
+	data := set.Server.DataDir
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	kek, err := keyEncryptionKey(dir, set.Server) // before anything is made that a wrong one could not open again
+	if err != nil {
+		return nil, err
+	}
+	_, noHead := os.Stat(filepath.Join(data, auditHeadFile)) // made last, so whoever has one has run
+	if noHead == nil && !embedded.Exists(data) {
+		return nil, errStoreLost
+	}
+	if s.store, err = embedded.Open(data); err != nil {
+		return nil, err
+	}
+	if noHead == nil && !s.store.Used() {
+		return nil, errStoreLost
+	}
+	if s.store.Used() && noHead != nil {
+		s.historyLost = true
+		log.Error().Msg("the audit log begins anew although this deployment has run before: it was removed, with its head")
+	}
+	if s.keys, err = keys.Open(data, kek, s.store.Used(), time.Now()); err != nil {
+		return nil, err
+	}
+	if s.signer, err = s.keys.Signer("at+jwt"); err != nil {
+		return nil, err
+	}
+	journal, err := s.store.Revocations(s.keys.MAC())
+	if err != nil {
+		return nil, err
+	}
+	if s.revocations, err = revocation.New(ctx, journal); err != nil {
+		return nil, err
+	}
+	if s.audit, err = audit.Open(auditConfig(set.Server, s.keys)); err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	if err := s.audit.Health(); errors.Is(err, audit.ErrContradiction) {
+		log.Error().Err(err).Msg("what was recorded earlier is contradicted; see: sallyport audit verify")
+	}
+	s.keyCache = federation.NewKeyCache(time.Now, log)
+	if err := s.loadCertificate(); err != nil {
+		return nil, err
+	}
+	state, _, err := s.build(set)
+	if err != nil {
+		return nil, err
+	}
+	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, time.Now, newID); err != nil {
+		return nil, err
+	}
+	s.workload, err = s.exchanger.Handler(sts.Published{
+		Issuer: set.Server.Issuer, Keys: s.keys.Public(), Algorithms: s.keys.Algorithms(),
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	s.ops = sts.OpsHandler(
+		sts.Check{Name: "audit", Err: s.auditHealth},
+		sts.Check{Name: "audit history", Err: s.auditHistory, Warn: true},
+		sts.Check{Name: "configuration", Err: s.reloadHealth, Warn: true},
+	)
+	return s, nil
+}
+
+// errStoreLost: starting all the same would bring back to life what was revoked.
+var errStoreLost = errors.New("the revocation store is missing although this deployment has run: restore state.db in data_dir from its backup; without it, what was revoked lives again. To start over, with new keys, empty data_dir")
+
+func keyEncryptionKey(dir string, server config.Server) (keys.KEK, error) {
+	value, err := server.Signing.SealWith.Resolve(dir)
+	if err != nil {
+		return keys.KEK{}, fmt.Errorf("signing.seal_with: %w", err)
+	}
+	kek, err := keys.NewKEK(value)
+	if err != nil {
+		return keys.KEK{}, fmt.Errorf("signing.seal_with: %w", err)
+	}
+	return kek, nil
+}
+
+// auditHeadFile stands in the data directory, away from the log it vouches for.
+const auditHeadFile = "audit.head"
+
+func auditConfig(server config.Server, k *keys.Keys) audit.Config {
+	return audit.Config{
+		Dir:        server.Audit.Dir,
+		HeadFile:   filepath.Join(server.DataDir, auditHeadFile),
+		Durability: server.Audit.Durability,
+		Keep:       server.Audit.Keep,
+		Reserve:    server.Audit.Reserve,
+		Signer:     k.Audit(),
+	}
+}
+
+// build compiles what a reload may change. Once the state is in force, the caller lets go of the key sources that
+// are not in specs.
+func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySpec, err error) {
+	list := make([]federation.Issuer, len(set.Issuers))
+	specs = make([]federation.KeySpec, len(set.Issuers))
+	for i, is := range set.Issuers {
+		source, err := s.keyCache.Source(is.Keys)
+		if err != nil {
+			return nil, nil, fmt.Errorf("keys of issuer %s/%s: %w", is.TrustDomain, is.Name, err)
+		}
+		list[i], specs[i] = is.Issuer, is.Keys
+		list[i].Keys = source
+	}
+	trust, err := federation.NewTrust(list, &federation.Own{URL: s.server.Issuer, Keys: s.keys, Algorithms: s.keys.Algorithms()})
+	if err != nil {
+		return nil, nil, err
+	}
+	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.signer, Now: time.Now}
+	byTarget := make(map[string]brokers.Broker, len(set.Targets))
+	for _, t := range set.Targets {
+		b, err := t.Kind.Build(t.Broker, t.Settings, deps)
+		if err != nil {
+			return nil, nil, err
+		}
+		byTarget[t.Policy.Name] = b
+	}
+	return &sts.State{Trust: trust, Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
+}
+
+// load reads the directory until two readings in a row agree. A link that is swapped between two files of one
+// reading would otherwise mix two sets, each of them reviewed, into a third that nobody wrote.
+func load(dir string, k config.Kinds) (*config.Set, error) {
+	const tries = 10
+	set, err := config.Load(dir, k)
+	for range tries {
+		again, errAgain := config.Load(dir, k)
+		if err == nil && errAgain == nil && set.Hash == again.Hash ||
+			err != nil && errAgain != nil && err.Error() == errAgain.Error() {
+			return again, errAgain
+		}
+		set, err = again, errAgain
+	}
+	return nil, fmt.Errorf("%s changed all the time while it was read", dir)
+}
+
+// reloadOnChange reloads on SIGHUP and on file changes until the returned function is called.
+func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) (func(), error) {
+	ctx, cancel := context.WithCancel(ctx)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	changed := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- config.Watch(ctx, s.dir, poke) }()
+	go func() {
+		// What changed after it was loaded and before Watch looked for the first time, Watch does not tell.
+		first, certificate := time.NewTimer(firstLook), time.NewTicker(certificateEvery)
+		defer first.Stop()
+		defer certificate.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case err := <-done:
+				if err != nil && ctx.Err() == nil {
+					s.log.Error().Err(err).Msg("file changes are no longer watched; SIGHUP still reloads")
+				}
+				done = nil
+			case <-hup:
+				s.reload(k)
+			case <-changed:
+				s.reload(k)
+			case <-certificate.C:
+				s.renewCertificate()
+			case <-first.C:
+				if set, err := load(s.dir, k); err != nil || set.Hash != s.inForce {
+					s.reload(k)
+				}
+			}
+		}
+	}()
+	return func() { signal.Stop(hup); cancel() }, nil
+}
+
+// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told.
+func (s *service) reload(k config.Kinds) {
+	set, err := load(s.dir, k)
+	if err == nil && set.Server != s.server {
+		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
+	}
+	var state *sts.State
+	var specs []federation.KeySpec
+	if err == nil {
+		if err = s.loadCertificate(); err == nil {
+			state, specs, err = s.build(set)
+		}
+	}
+	if err != nil {
+		reason := "the new configuration is refused, the old one is in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		s.reloadErr.Store(&reason)
+		s.log.Error().Err(err).Msg("reload refused; the old configuration is in force")
+		return
+	}
+	s.exchanger.Swap(state)
+	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
+	s.certErr.Store(nil)
+	s.inForce = set.Hash
+	s.reloadErr.Store(nil)
+	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
+}
+
+// auditHealth is why nothing can be recorded now, and so nothing be issued.
+func (s *service) auditHealth() error {
+	if err := s.audit.Health(); !errors.Is(err, audit.ErrContradiction) {
+		return err
+	}
+	return nil
+}
+
+// auditHistory is a contradiction found in what was written before: an alarm, but no reason to stop
+// recording, or whoever tampers with the past could stop the present.
+func (s *service) auditHistory() error {
+	if s.historyLost {
+		return errors.New("the log begins anew although this deployment has run before: it was removed, with its head")
+	}
+	if err := s.audit.Health(); errors.Is(err, audit.ErrContradiction) {
+		return fmt.Errorf("%w; see: sallyport audit verify, then: sallyport audit accept", err)
+	}
+	return nil
+}
+
+func (s *service) reloadHealth() error {
+	for _, reason := range []*string{s.reloadErr.Load(), s.certErr.Load()} {
+		if reason != nil {
+			return errors.New(*reason)
+		}
+	}
+	return nil
+}
+
+func (s *service) loadCertificate() error {
+	if s.server.TLS.Off {
+		return nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.server.TLS.CertFile, s.server.TLS.KeyFile)
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	if old := s.cert.Swap(&cert); old != nil && !bytes.Equal(old.Certificate[0], cert.Certificate[0]) {
+		s.log.Info().Time("not_after", cert.Leaf.NotAfter).Msg("certificate replaced")
+	}
+	return nil
+}
+
+// renewCertificate looks for a new certificate now and then: its files are not among those whose changes are told.
+// A pair that does not fit may be half written; the old one is served on, and the next look decides.
+func (s *service) renewCertificate() {
+	err := s.loadCertificate()
+	if err == nil {
+		s.certErr.Store(nil)
+		return
+	}
+	reason := "the new certificate is refused, the old one is served: " + err.Error()
+	if old := s.certErr.Swap(&reason); old == nil || *old != reason {
+		s.log.Error().Err(err).Msg("certificate refused; the old one is served")
+	}
+}
+
+func (s *service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.cert.Load(), nil
+}
+
+// prune forgets revocations that no living token can match, once a minute.
+func (s *service) prune(ctx context.Context) {
+	started := time.Now()
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			// By the monotonic clock: a wall clock that is set ahead must not make us forget what is dead.
+			if err := s.revocations.Prune(ctx, started.Add(time.Since(started))); err != nil {
+				s.log.Error().Err(err).Msg("pruning revocations")
+			}
+		}
+	}
+}
+
+// close ends in reverse order; the audit log's last word is signed and synced.
+func (s *service) close() error {
+	s.closing.Do(func() {
+		if s.keyCache != nil {
+			s.keyCache.Close()
+		}
+		if s.audit != nil {
+			s.closeErr = s.audit.Close()
+		}
+		if s.store != nil {
+			s.closeErr = errors.Join(s.closeErr, s.store.Close())
+		}
+	})
+	return s.closeErr
+}
+
+// newID returns 128 random bits, 26 characters of lower-case base32: one double click selects it.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand since Go 1.24)
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}

@@ -1,0 +1,132 @@
+package policy
+
+import (
+	"strings"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/federation"
+)
+
+// Effect says what a matching rule does.
+type Effect int
+
+// The effects. The zero Effect is no effect and does not load.
+const (
+	Allow Effect = iota + 1
+	Deny
+)
+
+// String returns the effect as configuration spells it.
+func (e Effect) String() string {
+	switch e {
+	case Allow:
+		return "allow"
+	case Deny:
+		return "deny"
+	default:
+		return "invalid"
+	}
+}
+
+// Rule is one rule as configured.
+type Rule struct {
+	Name      string
+	Source    string // "policy/orders.yaml:3", for reasons
+	Effect    Effect
+	Workloads Workloads
+	Targets   []string      // names; empty in a deny rule means every target
+	Scopes    []string      // what an allow rule grants, at most; never "all"
+	Lifetime  time.Duration // of the credential; 0 means the target's maximum
+
+	// ExchangeFrom makes an allow rule one for tokens that this deployment minted: those of the
+	// listed targets, presented as subject tokens. Without it a rule never matches an own token.
+	ExchangeFrom []string
+}
+
+// Workloads says whom a rule is about.
+type Workloads struct {
+	TrustDomain string
+	Issuer      string             // name inside the trust domain; "" in a deny rule means every issuer of it
+	Where       map[string]Matcher // attribute name -> what its value must be; all must match
+}
+
+// Matcher matches one attribute value. Exactly one field is set. Claim values are data here, never a
+// pattern: there is no regular expression and no glob.
+type Matcher struct {
+	OneOf    []federation.Value // equal to one of these, type and value
+	Prefix   string             // a string attribute that is this path or below it, by whole segments
+	Contains *federation.Value  // a strings attribute that has this element
+}
+
+// String renders the matcher for an operator.
+func (m Matcher) String() string {
+	switch {
+	case m.Prefix != "":
+		return m.Prefix + " or below"
+	case m.Contains != nil:
+		return "contains " + render(*m.Contains)
+	case len(m.OneOf) == 1:
+		return render(m.OneOf[0])
+	default:
+		parts := make([]string, len(m.OneOf))
+		for i, v := range m.OneOf {
+			parts[i] = render(v)
+		}
+		return "one of " + strings.Join(parts, ", ")
+	}
+}
+
+// match reports whether v satisfies m. Values of unlike types never do.
+func (m Matcher) match(v federation.Value) bool {
+	switch {
+	case m.Prefix != "":
+		s, ok := v.Any().(string)
+		return ok && (s == m.Prefix || strings.HasPrefix(s, strings.TrimSuffix(m.Prefix, "/")+"/"))
+	case m.Contains != nil:
+		list, ok := v.Any().([]string)
+		want, isString := m.Contains.Any().(string)
+		if !ok || !isString {
+			return false
+		}
+		for _, s := range list {
+			if s == want {
+				return true
+			}
+		}
+		return false
+	default:
+		for _, want := range m.OneOf {
+			if equal(want, v) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// Target is what policy knows of a target.
+type Target struct {
+	Name            string
+	Resource        string        // absolute URI by which it can also be asked for; "" for none
+	MaxLifetime     time.Duration // of a credential; 0 means [DefaultLifetime]
+	Scopes          []string      // the words it defines
+	GrantableTo     []string      // trust domains whose workloads may get it; nil means every configured one
+	ResourceServers []string      // workload ids, or id prefixes ending in "/*", that may introspect its tokens
+}
+
+// Lifetimes of minted credentials (design section 6).
+const (
+	DefaultLifetime = 15 * time.Minute
+	MaxLifetime     = time.Hour
+)
+
+// MaxDepth is how many tokens a chain of exchanges may have, the first included: each carries its ancestors, and
+// a token has a size.
+const MaxDepth = 5
+
+// Issuer is what policy knows of an issuer: its name and the attributes its adapter declares.
+type Issuer struct {
+	TrustDomain string
+	Name        string
+	Schema      federation.Schema
+}

@@ -1,0 +1,87 @@
+// Package issuers is the seam where platforms plug in: a [Kind] per source of subject tokens, and the
+// [Set] of those that a binary knows. Each source has a folder of its own; only cmd names them.
+package issuers
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sallyport-sts/sallyport/federation"
+)
+
+// Kind is one platform: its type word in configuration, its settings, its adapter.
+type Kind struct {
+	typ      string
+	settings func() any
+	build    func(settings any) (federation.Adapter, error)
+}
+
+// NewKind describes a platform whose own settings have the Go type S (struct{} for none). build gets the
+// settings as configured and refuses what it cannot use; it has no side effects.
+func NewKind[S any](typ string, build func(S) (federation.Adapter, error)) Kind {
+	return Kind{
+		typ:      typ,
+		settings: func() any { return new(S) },
+		build:    func(s any) (federation.Adapter, error) { return build(*s.(*S)) },
+	}
+}
+
+// Type returns the word that `type:` in a trust file says.
+func (k Kind) Type() string { return k.typ }
+
+// Settings returns a pointer to zero settings, to be decoded into strictly from the block of the
+// issuer entry that is named like the type.
+func (k Kind) Settings() any { return k.settings() }
+
+// Build makes the adapter from what Settings returned.
+func (k Kind) Build(settings any) (federation.Adapter, error) { return k.build(settings) }
+
+// Set is the platforms that a binary knows. It is immutable.
+type Set struct{ kinds []Kind }
+
+// NewSet returns a set; two kinds of one type are an error.
+func NewSet(kinds ...Kind) (Set, error) {
+	for i, k := range kinds {
+		if slices.ContainsFunc(kinds[:i], func(o Kind) bool { return o.typ == k.typ }) {
+			return Set{}, fmt.Errorf("issuer type %s is listed twice", k.typ)
+		}
+	}
+	return Set{slices.Clone(kinds)}, nil
+}
+
+// Lookup returns the kind of a type word.
+func (s Set) Lookup(typ string) (Kind, bool) {
+	for _, k := range s.kinds {
+		if k.typ == typ {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
+// Types lists the type words, in the order given.
+func (s Set) Types() []string {
+	out := make([]string, len(s.kinds))
+	for i, k := range s.kinds {
+		out[i] = k.typ
+	}
+	return out
+}
+
+// Settings returns a pointer to zero settings of a type, and false for a type that is not known.
+func (s Set) Settings(typ string) (any, bool) {
+	k, ok := s.Lookup(typ)
+	if !ok {
+		return nil, false
+	}
+	return k.Settings(), true
+}
+
+// Build makes the adapter of a type from what Settings returned.
+func (s Set) Build(typ string, settings any) (federation.Adapter, error) {
+	k, ok := s.Lookup(typ)
+	if !ok {
+		return nil, fmt.Errorf("issuer type %s is not known", typ)
+	}
+	return k.Build(settings)
+}

@@ -1,0 +1,193 @@
+package sts_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+)
+
+// ops is the ops listener's handler behind the same contract.
+func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string) answer) {
+	t.Helper()
+	server := httptest.NewServer(sts.OpsHandler(checks...))
+	t.Cleanup(server.Close)
+	c := newContract(t, "", server.Client().Transport)
+	d := &deployment{t: t, issuer: server.URL, client: &http.Client{Transport: c}}
+	return c, func(method, path string) answer { return d.send(method, path, "") }
+}
+
+// Every answer that openapi.yaml documents is given, and each that is given conforms: the document has nothing too
+// many, and (by the contract in every other test) nothing too few.
+func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	down := deploy(t, func(w *world) { w.ownKeys = panicking{} })
+	token, caller := d.mint(d.checkout(), "orders").token, d.gateway()
+	removed := *d.world
+	removed.issuers = removed.issuers[1:]
+	without := d.build(&removed, "config-2")
+	strange := down.mint(down.checkout(), "orders").token
+	huge := strings.Repeat("x", 70_000)
+	bearer := []string{"Authorization", "Bearer " + caller}
+	form := func(path, body string, headers ...string) func() answer {
+		return func() answer {
+			return d.send("POST", path, body, append([]string{"Content-Type", formType}, headers...)...)
+		}
+	}
+	auditDown := func(send func() answer) func() answer {
+		return func() answer {
+			d.recorder.failing(audit.ErrUnavailable)
+			defer d.recorder.failing(nil)
+			return send()
+		}
+	}
+	state := errors.New("no space left")
+	var failing error
+	seenByOps, askOps := ops(t, sts.Check{Name: "audit", Err: func() error { return failing }}, sts.Check{Name: "configuration", Err: func() error { return nil }, Warn: true})
+	get := func(path string, headers ...string) func() answer {
+		return func() answer { return d.send("GET", path, "", headers...) }
+	}
+	provoke := map[documented]func() answer{
+		{"POST", "/token", 200}: func() answer { a := d.exchange(te(d.checkout())); d.issued(a); return a },
+		{"POST", "/token", 400}: form("/token", ""),
+		{"POST", "/token", 401}: form("/token", te(d.checkout()).Encode(), "Authorization", "Basic YTpi"),
+		{"POST", "/token", 405}: get("/token"),
+		{"POST", "/token", 413}: form("/token", huge),
+		{"POST", "/token", 500}: func() answer { return down.exchange(te(strange)) },
+		{"POST", "/token", 503}: auditDown(form("/token", te(d.checkout()).Encode())),
+
+		{"POST", "/introspect", 200}: form("/introspect", "token="+token, bearer...),
+		{"POST", "/introspect", 400}: form("/introspect", "", bearer...),
+		{"POST", "/introspect", 401}: form("/introspect", "token="+token),
+		{"POST", "/introspect", 405}: get("/introspect"),
+		{"POST", "/introspect", 413}: form("/introspect", huge, bearer...),
+		{"POST", "/introspect", 500}: func() answer { return down.ask(strange, strange) },
+		{"POST", "/introspect", 503}: auditDown(func() answer {
+			d.exchanger.Swap(without) // a bearer of ours whose workload is not trusted any more belongs in the chain
+			defer d.exchanger.Swap(d.state)
+			return d.ask(caller, token)
+		}),
+
+		{"POST", "/revoke", 200}: form("/revoke", "token=unknown"),
+		{"POST", "/revoke", 400}: form("/revoke", ""),
+		{"POST", "/revoke", 405}: get("/revoke"),
+		{"POST", "/revoke", 413}: form("/revoke", huge),
+		{"POST", "/revoke", 500}: func() answer { return down.revoke(strange) },
+		{"POST", "/revoke", 503}: func() answer {
+			d.log.(*memory).setFail(errors.New("disk"))
+			defer d.log.(*memory).setFail(nil)
+			return d.revoke(token)
+		},
+
+		{"GET", "/livez", 200}:  func() answer { return askOps("GET", "/livez") },
+		{"GET", "/livez", 405}:  func() answer { return askOps("POST", "/livez") },
+		{"GET", "/readyz", 200}: func() answer { return askOps("GET", "/readyz") },
+		{"GET", "/readyz", 405}: func() answer { return askOps("HEAD", "/readyz") },
+		{"GET", "/readyz", 503}: func() answer { failing = state; defer func() { failing = nil }(); return askOps("GET", "/readyz") },
+	}
+	for _, path := range []string{"/jwks", openID, oauthServer} {
+		provoke[documented{"GET", path, 200}] = get(path)
+		provoke[documented{"GET", path, 304}] = get(path, "If-None-Match", "*")
+		provoke[documented{"GET", path, 405}] = func() answer { return d.send("POST", path, "") }
+	}
+	doc, err := openAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range answersOf(doc) {
+		send, ok := provoke[want]
+		if !ok {
+			t.Errorf("%s is documented, and this test does not know how to get it", want)
+			continue
+		}
+		if a := send(); a.status != want.status {
+			t.Errorf("%s: answered %d %s", want, a.status, a.body)
+		}
+		if d.contract.seen[want]+down.contract.seen[want]+seenByOps.seen[want] == 0 {
+			t.Errorf("%s was not held to the document", want)
+		}
+		delete(provoke, want)
+	}
+	for left := range provoke {
+		t.Errorf("%s is not documented", left)
+	}
+	for _, path := range []string{"/", "/tokens", "/.well-known/", "/metrics", "/livez", "/admin/v1/", "/assertions/jwks"} { // ops and admin are elsewhere
+		if d.contract.doc.Paths.Value(path) == nil {
+			if a := d.send("GET", path, ""); a.status != 404 {
+				t.Errorf("%s on the workload listener answers %d", path, a.status)
+			}
+		}
+	}
+}
+
+// What /readyz says is what the checks say; a warning does not stop the service.
+func TestReadinessSaysWhy(t *testing.T) {
+	t.Parallel()
+	err := errors.New("audit log: no space left on device")
+	for _, tc := range []struct {
+		audit, reload error
+		status        int
+		body          string
+	}{
+		{nil, nil, 200, `{"ready":true,"checks":[{"name":"audit","ok":true},{"name":"configuration","ok":true}]}`},
+		{nil, err, 200, `{"ready":true,"checks":[{"name":"audit","ok":true},{"name":"configuration","ok":false,"reason":"audit log: no space left on device"}]}`},
+		{err, nil, 503, `{"ready":false,"checks":[{"name":"audit","ok":false,"reason":"audit log: no space left on device"},{"name":"configuration","ok":true}]}`},
+	} {
+		_, ask := ops(t, sts.Check{Name: "audit", Err: func() error { return tc.audit }}, sts.Check{Name: "configuration", Err: func() error { return tc.reload }, Warn: true})
+		if a := ask("GET", "/readyz"); a.status != tc.status || a.body != tc.body {
+			t.Errorf("/readyz answers %d %s, want %d %s", a.status, a.body, tc.status, tc.body)
+		}
+		if a := ask("GET", "/livez"); a.status != 200 || a.body != `{"live":true}` {
+			t.Errorf("/livez answers %d %s: it lives, ready or not", a.status, a.body)
+		}
+	}
+	_, ask := ops(t)
+	for _, method := range []string{"POST", "HEAD", "BREW"} {
+		if a := ask(method, "/livez"); a.status != 405 || a.header.Get("Allow") != "GET" {
+			t.Errorf("%s /livez answers %d, Allow %q", method, a.status, a.header.Get("Allow"))
+		}
+	}
+}
+
+// The request that openapi.yaml shows is one that works, and one that its own schema accepts.
+func TestDocumentedExampleWorks(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	op := d.contract.doc.Paths.Value("/token").Post
+	media := op.RequestBody.Value.Content.Get(formType)
+	example := media.Examples["kubernetes"].Value.Value.(map[string]any)
+	params := url.Values{}
+	for name, v := range example {
+		switch v := v.(type) {
+		case string:
+			params.Set(name, v)
+		case []any:
+			for _, s := range v {
+				params.Add(name, s.(string))
+			}
+		}
+	}
+	params.Set("subject_token", d.checkout())
+	m := d.issued(d.exchange(params))
+	if m.response["scope"] != "read" {
+		t.Errorf("scope %v", m.response["scope"])
+	}
+	req, _ := http.NewRequest(http.MethodPost, d.issuer+"/token", strings.NewReader(params.Encode()))
+	req.Header.Set("Content-Type", formType)
+	err := openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{
+		Request: req, Route: &routers.Route{Spec: d.contract.doc, PathItem: new(openapi3.PathItem), Operation: &openapi3.Operation{RequestBody: op.RequestBody, Security: openapi3.NewSecurityRequirements()}},
+	})
+	if err != nil {
+		t.Errorf("the schema refuses the example: %s", redact(err.Error()))
+	}
+}

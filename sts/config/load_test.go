@@ -1,0 +1,74 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/sallyport-sts/sallyport/sts/config"
+)
+
+func TestBadConfigurationsAreRefusedWithPlaceReasonAndFix(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join("testdata", "bad", "*.txtar"))
+	if err != nil || len(paths) < 60 {
+		t.Fatalf("looking for archives: got %d of them, error %v; want at least 60", len(paths), err)
+	}
+	base, kinds := archive(t, "base.txtar"), testKinds(t)
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			story, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want string
+			files := &txtar.Archive{}
+			for _, f := range story.Files {
+				if f.Name == "error.txt" {
+					want = string(f.Data)
+					continue
+				}
+				files.Files = append(files.Files, f)
+			}
+			got := text(problems(t, write(t, base, files), kinds))
+			if *update {
+				files.Comment = story.Comment
+				files.Files = append(files.Files, txtar.File{Name: "error.txt", Data: []byte(got)})
+				if err := os.WriteFile(path, txtar.Format(files), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got == "" {
+				t.Fatal("the configuration loaded")
+			}
+			if diff := cmp.Diff(want, got); diff != "" && !*update {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			for _, secret := range []string{"hunter2", strings.TrimSpace(kek)} {
+				if strings.Contains(got, secret) {
+					t.Errorf("the problems repeat a secret")
+				}
+			}
+		})
+	}
+}
+
+func TestBaseLoads(t *testing.T) {
+	set := mustLoad(t, write(t, archive(t, "base.txtar")), testKinds(t))
+	if got := len(set.Issuers); got != 2 {
+		t.Errorf("issuers: got %d, want 2", got)
+	}
+}
+
+func TestProblemsAreOneLineEach(t *testing.T) {
+	all := config.Problems{
+		{File: "a.yaml", Line: 3, Column: 5, Message: "wrong"},
+		{File: "b", Message: "missing"},
+	}
+	if got, want := all.Error(), "a.yaml:3:5: wrong\nb: missing"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,168 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/invopop/jsonschema"
+)
+
+//go:generate go test . -run TestSchemasAreCurrent -update
+
+// Schemas returns a JSON Schema (2020-12) for each kind of file, for editors: "sallyport", "trust",
+// "target" and "policy". They are generated from the types that files are decoded into, with the settings
+// of every kind that the binary knows. What passes them can still be refused by [Load], never the reverse.
+func Schemas(kinds Kinds) (map[string][]byte, error) {
+	own := jsonschema.Reflector{FieldNameTag: "yaml", DoNotReference: true, Anonymous: true}
+
+	server := own.Reflect(&serverFile{})
+	server.Title = "Sallyport: sallyport.yaml, the service"
+
+	trust := own.Reflect(&trustFile{})
+	trust.Title = "Sallyport: trust/*.yaml, door one: whom we believe"
+	list, _ := trust.Properties.Get("issuers")
+	for _, typ := range kinds.Issuers.Types() {
+		settings, _ := kinds.Issuers.Settings(typ)
+		addBlock(list.Items, "type", typ, settings)
+	}
+
+	target := own.Reflect(&targetFile{})
+	target.Title = "Sallyport: targets/*.yaml, what can be asked for"
+	for _, name := range kinds.Brokers.Names() {
+		kind, _ := kinds.Brokers.Lookup(name)
+		addBlock(target, "broker", name, kind.Settings())
+	}
+
+	rules := own.Reflect(&policyFile{})
+	rules.Title = "Sallyport: policy/*.yaml, door two: who may have what"
+
+	out := map[string][]byte{}
+	for name, s := range map[string]*jsonschema.Schema{"sallyport": server, "trust": trust, "target": target, "policy": rules} {
+		data, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
+			return nil, fmt.Errorf("schema %s: %w", name, err)
+		}
+		out[name] = append(data, '\n')
+	}
+	return out, nil
+}
+
+// addBlock adds the settings of one kind to an entry, accepted only where selector names that kind.
+func addBlock(entry *jsonschema.Schema, selector, name string, settings any) {
+	foreign := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: settingTypes} // settings describe themselves by json tags
+	block := foreign.Reflect(settings)
+	block.Version = ""
+	block.Description = fmt.Sprintf("Settings of %s: %s. Default: none are set.", selector, name)
+	entry.Properties.Set(name, block)
+	if chooser, ok := entry.Properties.Get(selector); ok {
+		chooser.Enum = append(chooser.Enum, name)
+	}
+	is := jsonschema.NewProperties()
+	is.Set(selector, &jsonschema.Schema{Const: name})
+	if entry.DependentSchemas == nil {
+		entry.DependentSchemas = map[string]*jsonschema.Schema{}
+	}
+	entry.DependentSchemas[name] = &jsonschema.Schema{Properties: is}
+	if len(block.Required) > 0 {
+		entry.AllOf = append(entry.AllOf, &jsonschema.Schema{
+			If:   &jsonschema.Schema{Properties: is, Required: []string{selector}},
+			Then: &jsonschema.Schema{Required: []string{name}},
+		})
+	}
+}
+
+// settingTypes describes types of settings that are written otherwise than Go prints them.
+func settingTypes(t reflect.Type) *jsonschema.Schema {
+	if t == reflect.TypeFor[time.Duration]() {
+		return duration("").JSONSchema()
+	}
+	return nil
+}
+
+// JSONSchema describes a duration.
+func (duration) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: durationPattern, MinLength: count(2)}
+}
+
+// JSONSchema describes a size.
+func (size) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: sizes.String()}
+}
+
+// JSONSchema describes the two forms.
+func (tlsBlock) JSONSchema() *jsonschema.Schema {
+	type plain tlsBlock // without this method
+	own := jsonschema.Reflector{FieldNameTag: "yaml", DoNotReference: true, Anonymous: true}
+	files := own.Reflect(&plain{})
+	files.Version = ""
+	return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Const: "off"}, files}}
+}
+
+// JSONSchema describes the forms of a matcher.
+func (whereValue) JSONSchema() *jsonschema.Schema {
+	word := &jsonschema.Schema{Type: "string", MinLength: count(1)}
+	value := []*jsonschema.Schema{word, {Type: "integer"}, {Type: "boolean"}}
+	one := func(key, description string) *jsonschema.Schema {
+		p := jsonschema.NewProperties()
+		p.Set(key, &jsonschema.Schema{Type: "string", MinLength: count(1), Description: description})
+		return &jsonschema.Schema{Type: "object", Properties: p, Required: []string{key}, AdditionalProperties: jsonschema.FalseSchema}
+	}
+	return &jsonschema.Schema{
+		Description: "What one attribute must be: a value, one of a list, {prefix: PATH} or {contains: VALUE}. Compared exactly, type included; no wildcards.",
+		OneOf: append(value,
+			&jsonschema.Schema{Type: "array", MinItems: count(1), Items: &jsonschema.Schema{OneOf: value}},
+			one("prefix", "Matches a string that is this path or below it, by whole segments."),
+			one("contains", "Matches a list that has this element."),
+		),
+	}
+}
+
+// JSONSchema describes a JWK set as far as editors need it.
+func (inlineJWKS) JSONSchema() *jsonschema.Schema {
+	p := jsonschema.NewProperties()
+	p.Set("keys", &jsonschema.Schema{
+		Type: "array", MinItems: count(1), Items: &jsonschema.Schema{Type: "object"},
+		Description: "Public keys as JWKs (RFC 7517 section 4). Required.",
+	})
+	return &jsonschema.Schema{Type: "object", Properties: p, Required: []string{"keys"}}
+}
+
+// JSONSchema describes a scope's settings.
+func (scopeSettings) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "object", MaxProperties: count(0), Description: "What the scope means to the broker. The jwt broker takes {}."}
+}
+
+// JSONSchemaExtend demands exactly one reference.
+func (Secret) JSONSchemaExtend(s *jsonschema.Schema) { s.OneOf = oneRequired("file", "env") }
+
+// JSONSchemaExtend demands exactly one source.
+func (keysBlock) JSONSchemaExtend(s *jsonschema.Schema) {
+	s.OneOf = oneRequired("discovery", "jwks_url", "jwks_file", "inline")
+	if p, ok := s.Properties.Get("discovery"); ok {
+		p.Const = true
+	}
+}
+
+// JSONSchemaExtend refuses an empty mapping.
+func (targetFile) JSONSchemaExtend(s *jsonschema.Schema) { notEmpty(s, "scopes") }
+
+// JSONSchemaExtend refuses an empty mapping.
+func (workloadsBlock) JSONSchemaExtend(s *jsonschema.Schema) { notEmpty(s, "where") }
+
+func notEmpty(s *jsonschema.Schema, key string) {
+	if p, ok := s.Properties.Get(key); ok {
+		p.MinProperties = count(1)
+	}
+}
+
+func oneRequired(keys ...string) []*jsonschema.Schema {
+	out := make([]*jsonschema.Schema, len(keys))
+	for i, k := range keys {
+		out[i] = &jsonschema.Schema{Required: []string{k}}
+	}
+	return out
+}
+
+func count(n uint64) *uint64 { return &n }

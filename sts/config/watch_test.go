@@ -1,0 +1,171 @@
+package config_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/sts/config"
+)
+
+// Times of the tests: a change is told within soon; silence is believed after silence.
+const (
+	soon    = 10 * time.Second
+	silence = time.Second
+)
+
+// watched runs Watch on dir until the test ends.
+func watched(t *testing.T, dir string) <-chan struct{} {
+	t.Helper()
+	changes, done := make(chan struct{}, 100), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- config.Watch(ctx, dir, func() { changes <- struct{}{} }) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Watch: got %v after the context was done, want nil", err)
+			}
+		case <-time.After(soon):
+			t.Error("Watch did not end with its context")
+		}
+	})
+	time.Sleep(silence) // until it watches: there is nothing to wait for
+	return changes
+}
+
+func expect(t *testing.T, changes <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-changes:
+	case <-time.After(soon):
+		t.Fatalf("%s was not noticed", what)
+	}
+}
+
+func expectNone(t *testing.T, changes <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-changes:
+		t.Fatalf("%s was taken for a change", what)
+	case <-time.After(silence):
+	}
+}
+
+func TestWatchTellsOfChangedAddedAndRemovedFiles(t *testing.T) {
+	t.Parallel()
+	dir := write(t, archive(t, "base.txtar"))
+	changes := watched(t, dir)
+	put(t, dir, "policy/orders.yaml", "rules: []\n")
+	expect(t, changes, "a changed file")
+	for range 20 { // an editor, a checkout: many steps, one change
+		put(t, dir, "policy/more.yaml", "rules: []\n")
+		put(t, dir, "targets/more.yaml", "target: more\n")
+	}
+	expect(t, changes, "an added file")
+	expectNone(t, changes, "one series of writes")
+	if err := os.Remove(filepath.Join(dir, "targets", "more.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, changes, "a removed file")
+	if err := os.RemoveAll(filepath.Join(dir, "trust")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, changes, "a removed folder")
+	put(t, dir, "trust/prod.yaml", "trust_domain: x\n")
+	expect(t, changes, "a folder that is there again")
+	put(t, dir, "trust/prod.yaml", "trust_domain: y\n")
+	expect(t, changes, "a change in the new folder")
+}
+
+// data_dir and the audit log may lie in the directory and change all the time.
+func TestWatchIsSilentAboutEverythingElse(t *testing.T) {
+	t.Parallel()
+	dir := write(t, archive(t, "base.txtar"))
+	put(t, dir, "data/audit/segment", "x\n")
+	changes := watched(t, dir)
+	put(t, dir, "data/audit/segment", "y\n")
+	put(t, dir, "policy/.orders.yaml.swp", "x\n")
+	put(t, dir, "notes.txt", "x\n")
+	put(t, dir, "sallyport.yaml", string(archive(t, "base.txtar").Files[0].Data)) // the same bytes again
+	expectNone(t, changes, "a write beside the configuration")
+}
+
+// A log that is written beside the configuration must not keep a change from being noticed.
+func TestWatchTellsOfChangesAmongEndlessWrites(t *testing.T) {
+	t.Parallel()
+	dir := write(t, archive(t, "base.txtar"))
+	changes := watched(t, dir)
+	put(t, dir, "policy/orders.yaml", "rules: []\n")
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		put(t, dir, "log", time.Now().String())
+		select {
+		case <-changes:
+			return
+		default:
+		}
+	}
+	t.Error("a changed file was not noticed")
+}
+
+// Kubernetes replaces a mounted ConfigMap by renaming the link ..data; no file of it is ever written.
+func TestWatchTellsOfSwappedConfigMap(t *testing.T) {
+	t.Parallel()
+	base := archive(t, "base.txtar")
+	dir := write(t, base)
+	folder := filepath.Join(dir, "policy")
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	put(t, folder, "..1/orders.yaml", "rules: []\n")
+	link(t, "..1", filepath.Join(folder, "..data"))
+	link(t, "..data/orders.yaml", filepath.Join(folder, "orders.yaml"))
+	changes := watched(t, dir)
+	for _, version := range []string{"..2", "..3"} {
+		put(t, folder, version+"/orders.yaml", "rules: [] # "+version+"\n")
+		swap(t, version, filepath.Join(folder, "..data"))
+		expect(t, changes, "version "+version)
+	}
+}
+
+// git-sync swaps the directory itself.
+func TestWatchTellsOfSwappedDirectory(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, version := range []string{"1", "2", "3"} {
+		for _, f := range archive(t, "base.txtar").Files {
+			put(t, filepath.Join(root, version), f.Name, string(f.Data)+"# "+version+"\n")
+		}
+	}
+	current := filepath.Join(root, "current")
+	link(t, "1", current)
+	changes := watched(t, current)
+	for _, version := range []string{"2", "3"} {
+		swap(t, version, current)
+		expect(t, changes, "version "+version)
+		expectNone(t, changes, "one swap")
+	}
+	put(t, filepath.Join(root, "3"), "policy/orders.yaml", "rules: []\n")
+	expect(t, changes, "a change inside the newest version")
+}
+
+// swap makes from a link to another place in one step.
+func swap(t *testing.T, to, from string) {
+	t.Helper()
+	link(t, to, from+".new")
+	if err := os.Rename(from+".new", from); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWatchOfMissingDirectoryWaitsForIt(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := config.Watch(ctx, filepath.Join(t.TempDir(), "none"), func() {}); err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+}

@@ -1,0 +1,240 @@
+package sts_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/federationtest"
+	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// clock is the service's time. It stands still unless a test moves it.
+type clock struct{ nanos atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Unix(0, c.nanos.Load()) }
+func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+// newID is the binary's: 128 random bits in lower-case base32.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}
+
+// deployment is a running service with real issuers, keys, policy and brokers, and a client that holds every
+// answer to openapi.yaml. When the test ends, nothing that was recorded, logged or answered may contain a token.
+type deployment struct {
+	*world
+	t           testing.TB
+	issuer      string
+	clock       *clock
+	keys        *keys.Keys
+	state       *sts.State
+	recorder    *recorder
+	revocations *revocation.Set
+	exchanger   *sts.Exchanger
+	handler     http.Handler
+	server      *httptest.Server
+	contract    *contract
+	client      *http.Client
+	logs        *lockedBuffer
+	mints       atomic.Int64 // calls of brokers
+
+	mu      sync.Mutex
+	secrets []string
+}
+
+func deploy(t testing.TB, changes ...func(*world)) *deployment {
+	t.Helper()
+	d := &deployment{world: newWorld(t), t: t, clock: new(clock), logs: new(lockedBuffer)}
+	d.clock.nanos.Store(time.Now().Truncate(time.Second).UnixNano())
+	for _, change := range changes {
+		change(d.world)
+	}
+	d.recorder = &recorder{also: d.audit}
+	d.keys = newKeys(t, d.clock.now())
+	d.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }))
+	d.server.StartTLS()
+	t.Cleanup(d.close)
+	d.issuer = d.server.URL + d.path
+	var err error
+	if d.revocations, err = revocation.New(t.Context(), d.log); err != nil {
+		t.Fatal(err)
+	}
+	d.state = d.build(d.world, "config-1")
+	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.clock.now, newID); err != nil {
+		t.Fatal(err)
+	}
+	d.handler, err = d.exchanger.Handler(sts.Published{Issuer: d.issuer, Keys: d.keys.Public(), Algorithms: d.keys.Algorithms()}, zerolog.New(d.logs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.client = d.server.Client()
+	d.contract = newContract(t, d.path, d.client.Transport)
+	d.client.Transport = d.contract
+	return d
+}
+
+func newKeys(t testing.TB, now time.Time) *keys.Keys {
+	t.Helper()
+	kek, err := keys.NewKEK(secret.New(base64.StdEncoding.EncodeToString(make([]byte, 32))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := keys.Open(t.TempDir(), kek, false, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// build compiles a state, as a reload does.
+func (d *deployment) build(w *world, hash string) *sts.State {
+	d.t.Helper()
+	own := &federation.Own{URL: d.issuer, Keys: d.keys, Algorithms: d.keys.Algorithms()}
+	if w.ownKeys != nil {
+		own.Keys = w.ownKeys
+	}
+	trust, err := federation.NewTrust(w.issuers, own)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	rules, problems := policy.New(w.policy)
+	if len(problems) > 0 {
+		d.t.Fatalf("policy: %v", problems)
+	}
+	signer, err := d.keys.Signer("at+jwt")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	byTarget := map[string]brokers.Broker{}
+	for _, target := range w.policy.Targets {
+		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{},
+			brokers.Deps{Issuer: d.issuer, Signer: signer, Now: d.clock.now})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		byTarget[target.Name] = d.counted(b)
+	}
+	for target, b := range w.brokers {
+		byTarget[target] = d.counted(b)
+	}
+	return &sts.State{Trust: trust, Policy: rules, Brokers: byTarget, Hash: hash}
+}
+
+// brokerFunc is a broker made of a function.
+type brokerFunc func(context.Context, brokers.Order) (brokers.Credential, error)
+
+func (f brokerFunc) Mint(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
+	return f(ctx, o)
+}
+
+func (d *deployment) counted(b brokers.Broker) brokers.Broker {
+	return brokerFunc(func(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
+		d.mints.Add(1)
+		c, err := b.Mint(ctx, o)
+		d.keepSecret(c.Value.Reveal())
+		return c, err
+	})
+}
+
+// sign returns a subject token of an issuer for a team; change may alter its claims.
+func (d *deployment) sign(iss *federationtest.Issuer, sub, team string, change ...func(federationtest.Claims)) string {
+	c := iss.Claims(d.clock.now(), sub, audience).With("team", team)
+	for _, f := range change {
+		f(c)
+	}
+	token := iss.Sign(c).Reveal()
+	d.keepSecret(token)
+	return token
+}
+
+// checkout is a good token of the workload that may have orders.
+func (d *deployment) checkout(change ...func(federationtest.Claims)) string {
+	return d.sign(d.cluster, "checkout/api", "checkout", change...)
+}
+
+// gateway is a token that authenticates the resource server of orders at /introspect.
+func (d *deployment) gateway() string {
+	d.t.Helper()
+	return d.mint(d.sign(d.cluster, "gateway/one", "gateway"), sts.IntrospectionTarget).token
+}
+
+func set(name string, value any) func(federationtest.Claims) {
+	return func(c federationtest.Claims) { c[name] = value }
+}
+
+func without(name string) func(federationtest.Claims) {
+	return func(c federationtest.Claims) { delete(c, name) }
+}
+
+func (d *deployment) keepSecret(s string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.secrets = append(d.secrets, s)
+}
+
+// close ends the server and looks for tokens where none may be.
+func (d *deployment) close() {
+	d.server.Close()
+	parts := map[string]bool{}
+	for _, s := range d.secrets {
+		split := strings.Split(s, ".")
+		for _, part := range split[min(1, len(split)-1):] { // payload and signature; headers repeat
+			parts[part] = len(part) > 16
+		}
+	}
+	for name, text := range map[string]string{"audit record": d.recorder.text(), "log": d.logs.String(), "answer": d.contract.text()} {
+		for _, run := range strings.FieldsFunc(text, notBase64URL) {
+			if parts[run] {
+				d.t.Errorf("part of a token is in an %s", name)
+			}
+		}
+	}
+}
+
+func notBase64URL(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+}
+
+func (c *contract) text() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.log.String()
+}
+
+// lockedBuffer is a log that many goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

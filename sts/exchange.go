@@ -1,0 +1,182 @@
+package sts
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// State is everything that configuration says, compiled. It is immutable; a reload swaps it whole.
+type State struct {
+	Trust   *federation.Trust
+	Policy  *policy.Policy
+	Brokers map[string]brokers.Broker // by target name
+	Hash    string                    // of the configuration, for the audit record
+}
+
+// Exchanger runs exchanges. It is safe for concurrent use.
+type Exchanger struct {
+	state       atomic.Pointer[State]
+	audit       Audit
+	revocations *revocation.Set
+	now         func() time.Time
+	newID       func() string
+}
+
+// NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:
+// 128 random bits, printable without quoting.
+func NewExchanger(s *State, log Audit, r *revocation.Set, now func() time.Time, newID func() string) (*Exchanger, error) {
+	if s == nil || s.Trust == nil || s.Policy == nil || log == nil || r == nil || now == nil || newID == nil {
+		return nil, fmt.Errorf("exchanger needs a state, an audit log, revocations, a clock and ids")
+	}
+	x := &Exchanger{audit: log, revocations: r, now: now, newID: newID}
+	x.state.Store(s)
+	return x, nil
+}
+
+// Swap puts a new state in force for every exchange that begins after it returns.
+func (x *Exchanger) Swap(s *State) { x.state.Store(s) }
+
+// Exchange answers one token exchange request (RFC 8693 section 2). The error is always a [*Refusal]: what
+// the wire may say. What the operator may know is in the audit record of the same decision id.
+func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) {
+	entry := x.open(in) // one entry per attempt, closed on every path below
+	req, err := parse(in)
+	if err != nil {
+		return Response{}, entry.refuse(ctx, err)
+	}
+	who, err := x.identify(ctx, req, entry)
+	if err != nil {
+		return Response{}, entry.refuse(ctx, err)
+	}
+	grant, err := x.authorize(who, req, entry)
+	if err != nil {
+		return Response{}, entry.refuse(ctx, err)
+	}
+	cred, err := x.mint(ctx, grant, entry)
+	if err != nil {
+		return Response{}, entry.refuse(ctx, err)
+	}
+	if err := entry.issued(ctx, cred); err != nil {
+		return Response{}, entry.refuse(ctx, err) // no record, no token
+	}
+	return respond(req, cred, entry), nil
+}
+
+// identify verifies the subject token and asks whether it is dead.
+func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (federation.Workload, error) {
+	e.requested(req)
+	who, err := e.state.Trust.Identify(ctx, req.subjectToken, e.now)
+	if err != nil {
+		return federation.Workload{}, err
+	}
+	e.identified(who)
+	lineage := who.Token().Lineage()
+	switch {
+	case req.subjectTokenType == oidc.AccessTokenType && lineage.IsZero(),
+		req.subjectTokenType == oidc.IDTokenType && !lineage.IsZero():
+		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared subject_token_type", federation.ErrTokenType)
+	}
+	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
+		return federation.Workload{}, fmt.Errorf("%w: lease %s, by %s", ErrRevoked, dead.Lease, dead.Decision)
+	}
+	return who, nil
+}
+
+// authorize decides, and nothing else. The position is read first: whatever is revoked from here on is
+// newer than the decision, and the check after the mint sees it.
+func (x *Exchanger) authorize(who federation.Workload, req request, e *entry) (policy.Grant, error) {
+	e.position = x.revocations.Position()
+	decision := e.state.Policy.Decide(policy.Facts{Workload: who, Want: req.want, Time: e.now})
+	e.decided(decision)
+	grant, ok := decision.Grant()
+	switch {
+	case ok:
+		return grant, nil
+	case decision.Refusal() == policy.RefusedScope:
+		return policy.Grant{}, ErrScopeDenied
+	default:
+		return policy.Grant{}, ErrTargetDenied
+	}
+}
+
+// mint orders from exactly one broker, checks what came back against the grant, and asks the revocation
+// mirror once more: what died meanwhile is withdrawn, not returned.
+func (x *Exchanger) mint(ctx context.Context, g policy.Grant, e *entry) (brokers.Credential, error) {
+	broker, ok := e.state.Brokers[g.Target()]
+	if !ok {
+		return brokers.Credential{}, fmt.Errorf("%w: %s", ErrTargetUnservable, g.Target())
+	}
+	order, err := brokers.NewOrder(g, e.lease(g), e.now)
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	cred, err := broker.Mint(ctx, order)
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	if err := amplifies(g, cred, e.now); err != nil {
+		return brokers.Credential{}, err
+	}
+	lineage := g.Workload().Token().Lineage()
+	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
+		return brokers.Credential{}, fmt.Errorf("%w: lease %s, by %s", ErrWithdrawn, dead.Lease, dead.Decision)
+	}
+	return cred, nil
+}
+
+// amplifies is the one check that a credential is no more than its grant: not longer, not wider, and
+// still alive when it is handed over.
+func amplifies(g policy.Grant, c brokers.Credential, now time.Time) error {
+	switch {
+	case c.Value.IsZero():
+		return fmt.Errorf("%w: an empty credential", ErrAmplified)
+	case c.Expires.IsZero():
+		return fmt.Errorf("%w: it says nothing of its end", ErrAmplified)
+	case c.Expires.After(g.Expires()):
+		return fmt.Errorf("%w: it expires %s after the grant", ErrAmplified, c.Expires.Sub(g.Expires()))
+	case c.Expires.Sub(now) < time.Second:
+		return fmt.Errorf("%w: less than a second is left of it", federation.ErrExpired)
+	}
+	allowed := make(map[string]bool, len(g.Scopes()))
+	for _, s := range g.Scopes() {
+		allowed[s] = true
+	}
+	for _, s := range c.Scopes {
+		if !allowed[s] {
+			return fmt.Errorf("%w: scope %s", ErrAmplified, s)
+		}
+	}
+	return nil
+}
+
+// Response is a successful exchange.
+type Response struct {
+	Body     oidc.TokenExchangeResponse // RFC 8693 section 2.2.1
+	Decision string
+}
+
+func respond(req request, c brokers.Credential, e *entry) Response {
+	issued := oidc.TokenType(c.Type)
+	if req.requestedType != "" {
+		issued = req.requestedType // parse admits only types that an RFC 9068 token is
+	}
+	return Response{
+		Decision: e.decision,
+		Body: oidc.TokenExchangeResponse{
+			AccessToken:     c.Value.Reveal(),
+			IssuedTokenType: issued,
+			TokenType:       c.TokenType,
+			ExpiresIn:       uint64(c.Expires.Sub(e.now) / time.Second),
+			Scopes:          c.Scopes,
+		},
+	}
+}

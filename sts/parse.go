@@ -1,0 +1,132 @@
+package sts
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+)
+
+// Request is one attempt as it arrived: the form of a POST to the token endpoint and where it came from.
+type Request struct {
+	Form          url.Values
+	Authorization bool       // an Authorization header was present
+	Remote        netip.Addr // the peer of the connection, never a header
+	Err           error      // why there is no form
+}
+
+// request is a well-formed token exchange request (RFC 8693 section 2.1). Nothing in it is believed yet.
+type request struct {
+	subjectToken     secret.Value
+	subjectTokenType oidc.TokenType
+	requestedType    oidc.TokenType // "" when the caller leaves the choice to us
+	want             policy.Want
+}
+
+// parse checks shape only.
+func parse(in Request) (request, error) {
+	if in.Err != nil {
+		return request{}, in.Err
+	}
+	p := params{form: in.Form}
+	grantType := p.single("grant_type")
+	out := request{
+		subjectToken:     secret.New(p.single("subject_token")),
+		subjectTokenType: oidc.TokenType(p.single("subject_token_type")),
+		requestedType:    oidc.TokenType(p.single("requested_token_type")),
+		want: policy.Want{
+			Audiences: repeated(in.Form, "audience"),
+			Resources: repeated(in.Form, "resource"),
+		},
+	}
+	actorToken, actorType := p.single("actor_token"), p.single("actor_token_type")
+	scope := p.single("scope")
+	secrets := p.single("client_secret") + p.single("client_assertion") + p.single("client_assertion_type")
+	p.single("client_id")
+	if p.err != nil {
+		return request{}, p.err
+	}
+	switch {
+	case grantType == "":
+		return request{}, fmt.Errorf("%w: grant_type is missing", ErrForm)
+	case oidc.GrantType(grantType) != oidc.GrantTypeTokenExchange:
+		return request{}, ErrGrantType
+	case in.Authorization || secrets != "":
+		// No client is known here: credentials that are not checked must not look as if they were.
+		return request{}, ErrClient
+	case out.subjectToken.IsZero():
+		return request{}, fmt.Errorf("%w: subject_token is missing", ErrForm)
+	case out.subjectTokenType == "":
+		return request{}, fmt.Errorf("%w: subject_token_type is missing", ErrForm)
+	case !subjectTokenTypes[out.subjectTokenType]:
+		return request{}, fmt.Errorf("%w: subject_token_type is not supported", ErrForm)
+	case out.requestedType != "" && !requestedTokenTypes[out.requestedType]:
+		return request{}, fmt.Errorf("%w: requested_token_type is not supported", ErrForm)
+	case (actorToken == "") != (actorType == ""):
+		return request{}, fmt.Errorf("%w: actor_token and actor_token_type come together", ErrForm)
+	case actorToken != "":
+		return request{}, fmt.Errorf("%w: actor tokens are not supported", ErrForm)
+	}
+	var err error
+	if out.want.Scopes, err = scopes(scope); err != nil {
+		return request{}, err
+	}
+	for _, r := range out.want.Resources {
+		if !policy.ValidResource(r) {
+			return request{}, ErrResourceSyntax
+		}
+	}
+	return out, nil
+}
+
+// scopes splits a scope parameter (RFC 6749 section 3.3). A word that comes twice counts once: it is a set, and
+// a caller must not make the token longer by saying it often.
+func scopes(s string) ([]string, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var out []string
+	seen := map[string]bool{}
+	for word := range strings.SplitSeq(s, " ") {
+		if !policy.ValidScope(word) {
+			return nil, ErrScopeSyntax
+		}
+		if !seen[word] {
+			seen[word] = true
+			out = append(out, word)
+		}
+	}
+	return out, nil
+}
+
+// The declared type picks the validator; there is no sniffing (RFC 8693 section 3).
+var (
+	subjectTokenTypes = map[oidc.TokenType]bool{
+		oidc.JWTTokenType:    true, // a platform's token, or one of ours
+		oidc.IDTokenType:     true, // a platform's token
+		oidc.AccessTokenType: true, // one of ours (RFC 8693 section 3: issued by this server)
+	}
+	requestedTokenTypes = map[oidc.TokenType]bool{
+		oidc.JWTTokenType:    true,
+		oidc.AccessTokenType: true,
+	}
+)
+
+// params reads single parameters and keeps the first error.
+type params struct {
+	form url.Values
+	err  error
+}
+
+func (p *params) single(name string) string {
+	v, err := single(p.form, name)
+	if p.err == nil {
+		p.err = err
+	}
+	return v
+}

@@ -1,0 +1,214 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// ErrTampered means that an entry's MAC is wrong: somebody without our key wrote to the store.
+var ErrTampered = errors.New("a stored revocation is not authentic")
+
+var (
+	bucketRevocations = []byte("revocations")
+	bucketMeta        = []byte("meta")
+	keyState          = []byte("revocations") // in bucketMeta: a state, under a MAC
+)
+
+// state says what the log holds, so that an entry taken out is missed.
+type state struct {
+	Last  uint64 `json:"last"`  // position of the newest entry ever appended
+	Count uint64 `json:"count"` // entries there are
+}
+
+// epoch of a store that never lost data. A store that did starts the next one.
+const epoch = 1
+
+// Revocations is the revocation log in the store. Keys are positions, big-endian, so that order in the
+// file is the order of the log; values are HMAC-SHA256 (32 bytes) and JSON. It implements
+// [revocation.Log] and is safe for concurrent use; concurrent appends share a sync.
+type Revocations struct {
+	db  *DB
+	mac []byte
+}
+
+var _ revocation.Log = (*Revocations)(nil)
+
+// Revocations opens the log; mac authenticates its entries.
+func (d *DB) Revocations(mac []byte) (*Revocations, error) {
+	if len(mac) < sha256.Size {
+		return nil, fmt.Errorf("revocation log: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
+	}
+	r := &Revocations{db: d, mac: mac}
+	err := d.db.Update(func(tx *bolt.Tx) error {
+		if tx.Bucket(bucketMeta) != nil {
+			return nil
+		}
+		_, err1 := tx.CreateBucket(bucketRevocations)
+		_, err2 := tx.CreateBucket(bucketMeta)
+		return errors.Join(err1, err2, r.setState(tx, state{}))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("revocation log: %w", err)
+	}
+	d.ballast.fill()
+	return r, nil
+}
+
+// Append implements [revocation.Log]. When the disk is full it gives up the ballast and tries once more.
+func (r *Revocations) Append(_ context.Context, e revocation.Entry) (revocation.Position, error) {
+	value, err := json.Marshal(e)
+	if err != nil {
+		return revocation.Position{}, fmt.Errorf("encoding a revocation: %w", err)
+	}
+	n, err := r.append(value)
+	if err != nil && full(err) && r.db.ballast.release() {
+		n, err = r.append(value)
+	}
+	if err != nil {
+		return revocation.Position{}, fmt.Errorf("appending a revocation: %w", err)
+	}
+	return revocation.Position{Epoch: epoch, N: n}, nil
+}
+
+func (r *Revocations) append(value []byte) (uint64, error) {
+	var n uint64
+	err := r.db.db.Batch(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketRevocations)
+		var err error
+		if n, err = b.NextSequence(); err != nil {
+			return err
+		}
+		s, err := r.state(tx)
+		if err != nil {
+			return err
+		}
+		k := binary.BigEndian.AppendUint64(nil, n)
+		return errors.Join(
+			b.Put(k, append(r.sum(k, value), value...)),
+			r.setState(tx, state{Last: n, Count: s.Count + 1}))
+	})
+	return n, err
+}
+
+// state reads what the log must hold.
+func (r *Revocations) state(tx *bolt.Tx) (state, error) {
+	var s state
+	value, err := r.authentic(keyState, tx.Bucket(bucketMeta).Get(keyState))
+	if err == nil {
+		err = json.Unmarshal(value, &s)
+	}
+	return s, err
+}
+
+func (r *Revocations) setState(tx *bolt.Tx, s state) error {
+	value, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketMeta).Put(keyState, append(r.sum(keyState, value), value...))
+}
+
+// authentic returns the value behind its MAC, or ErrTampered.
+func (r *Revocations) authentic(k, v []byte) ([]byte, error) {
+	if len(v) < sha256.Size || !hmac.Equal(v[:sha256.Size], r.sum(k, v[sha256.Size:])) {
+		return nil, ErrTampered
+	}
+	return bytes.Clone(v[sha256.Size:]), nil
+}
+
+// entry reads one entry.
+func (r *Revocations) entry(k, v []byte) (n uint64, e revocation.Entry, err error) {
+	if len(k) != 8 {
+		return 0, e, ErrTampered
+	}
+	n = binary.BigEndian.Uint64(k)
+	value, err := r.authentic(k, v)
+	if err != nil || json.Unmarshal(value, &e) != nil {
+		return n, e, fmt.Errorf("%w: position %d.%d", ErrTampered, epoch, n)
+	}
+	return n, e, nil
+}
+
+// sum covers the key too, so that an entry cannot be moved.
+func (r *Revocations) sum(k, value []byte) []byte {
+	h := hmac.New(sha256.New, r.mac)
+	h.Write(k)
+	h.Write(value)
+	return h.Sum(nil)
+}
+
+// Load implements [revocation.Log]. An entry whose MAC is wrong, or one that is missing, is ErrTampered: the
+// service must not start on a log that somebody else wrote to.
+func (r *Revocations) Load(_ context.Context, each func(revocation.Position, revocation.Entry) error) (revocation.Position, error) {
+	var last revocation.Position
+	err := r.db.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketRevocations)
+		s, err := r.state(tx)
+		if err != nil {
+			return err
+		}
+		last = revocation.Position{Epoch: epoch, N: s.Last}
+		var count uint64
+		err = b.ForEach(func(k, v []byte) error {
+			n, e, err := r.entry(k, v)
+			if err != nil {
+				return err
+			}
+			count++
+			return each(revocation.Position{Epoch: epoch, N: n}, e)
+		})
+		if err == nil && (count != s.Count || b.Sequence() != s.Last) {
+			return fmt.Errorf("%w: there are %d entries up to %d, there were %d up to %d", ErrTampered, count, b.Sequence(), s.Count, s.Last)
+		}
+		return err
+	})
+	return last, err
+}
+
+// Prune implements [revocation.Log]: it drops entries past their Until and refills the ballast.
+func (r *Revocations) Prune(_ context.Context, now time.Time) (int, error) {
+	var expired [][]byte
+	err := r.db.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketRevocations).ForEach(func(k, v []byte) error {
+			_, e, err := r.entry(k, v)
+			if err != nil {
+				return err
+			}
+			if now.After(e.Until) {
+				expired = append(expired, bytes.Clone(k))
+			}
+			return nil
+		})
+	})
+	if err == nil && len(expired) > 0 {
+		err = r.db.db.Update(func(tx *bolt.Tx) error {
+			for _, k := range expired {
+				if err := tx.Bucket(bucketRevocations).Delete(k); err != nil {
+					return err
+				}
+			}
+			s, err := r.state(tx)
+			if err != nil {
+				return err
+			}
+			s.Count -= uint64(len(expired))
+			return r.setState(tx, s)
+		})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("pruning revocations: %w", err)
+	}
+	r.db.ballast.fill()
+	return len(expired), nil
+}

@@ -1,0 +1,101 @@
+package docs
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	"github.com/sallyport-sts/sallyport/issuers"
+	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
+	"github.com/sallyport-sts/sallyport/issuers/oidc"
+	"github.com/sallyport-sts/sallyport/sts/config"
+)
+
+// load puts files beside the starter's server file and loads them as serve would.
+func load(t *testing.T, files map[string]string) (*config.Set, error) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sallyport")
+	if _, err := config.Init(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"trust", "targets", "policy"} {
+		if err := os.RemoveAll(filepath.Join(dir, folder)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is, err := issuers.NewSet(kubernetes.Kind(), oidc.Kind())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bs, err := brokers.NewSet(jwt.Kind())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(dir, config.Kinds{Issuers: is, Brokers: bs})
+}
+
+func TestConfigurationInTheDocumentationLoads(t *testing.T) {
+	t.Parallel()
+	pages := 0
+	readme := configuration(t, filepath.Join(root, "README.md"))
+	for _, page := range documents(t) {
+		own := configuration(t, page)
+		if len(own) == 0 {
+			continue
+		}
+		pages++
+		files := maps.Clone(readme) // what other pages show is added to it
+		maps.Copy(files, own)
+		if _, err := load(t, files); err != nil {
+			t.Errorf("the configuration of %s does not load:\n%v", page, err)
+		}
+	}
+	if pages < 2 {
+		t.Errorf("%d pages show a configuration; the test looks at nothing", pages)
+	}
+}
+
+// configuration collects a page's YAML blocks whose first line names a file of ours. Any other block belongs to
+// another program and must at least be YAML.
+func configuration(t *testing.T, page string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, b := range blocks(t, page) {
+		if b.lang != "yaml" {
+			continue
+		}
+		first, _, _ := strings.Cut(b.text, "\n")
+		if name := strings.TrimPrefix(first, "# "); strings.HasSuffix(name, ".yaml") {
+			files[name] += b.text
+		} else if err := yaml.Unmarshal([]byte(b.text), new(any)); err != nil {
+			t.Errorf("%s:%d: %v", page, b.line, err)
+		}
+	}
+	return files
+}
+
+func TestPodOfTheReadmeAsksForTheAudienceThatTheTrustFileAccepts(t *testing.T) {
+	t.Parallel()
+	text := read(t, filepath.Join(root, "README.md"))
+	if n := strings.Count(text, "audience: https://sts.example/prod.example"); n != 1 {
+		t.Errorf("the pod's audience stands %d times, want once", n)
+	}
+	if n := strings.Count(text, "audiences: [https://sts.example/prod.example]"); n != 1 {
+		t.Errorf("the issuer's audience stands %d times, want once", n)
+	}
+}

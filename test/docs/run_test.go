@@ -1,0 +1,95 @@
+package docs
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The README's commands, as printed, from init to verify: only the ports are others.
+func TestReadmeRunsAsPrinted(t *testing.T) {
+	t.Parallel()
+	out := runDocument(t, filepath.Join(root, "README.md"))
+	for _, want := range []struct{ what, text string }{
+		{"check", "ok  1 issuer, 2 targets"},
+		{"OpenID metadata", `"subject_types_supported":["public"]`},
+		{"RFC 8414 metadata", `"revocation_endpoint":`},
+		{"key set", `"alg":"ES256"`},
+		{"exchange", `"access_token":"ey`},
+		{"introspection before", `"active":true`},
+		{"introspection after", `"active":false`},
+		{"refusal", `"error":"invalid_scope"`},
+		{"explanation", "no rule covers scope write at target orders"},
+		{"nearest rule", "expected read, found write"},
+		{"record of the revocation", "by holder"},
+		{"verification", "verdict  ok"},
+	} {
+		if !strings.Contains(out, want.text) {
+			t.Errorf("%s: the output lacks %q", want.what, want.text)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+// runDocument runs the sh blocks of a page as one script, in a directory of its own, with sallyport on the PATH.
+func runDocument(t *testing.T, file string) string {
+	t.Helper()
+	for _, tool := range []string{"bash", "curl", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("%s is missing; install it with: apt-get install -y %s", tool, tool)
+		}
+	}
+	dir, workload, ops := t.TempDir(), freeAddress(t), freeAddress(t)
+	bin := filepath.Join(dir, "bin")
+	build := exec.Command("go", "build", "-o", filepath.Join(bin, "sallyport"), "./cmd/sallyport")
+	build.Dir = root
+	if b, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, b)
+	}
+	var script strings.Builder
+	script.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n")
+	found := 0
+	for _, b := range blocks(t, file) {
+		if b.lang != "sh" {
+			continue
+		}
+		found++
+		fmt.Fprintf(&script, "echo '--- %s:%d'\n%s\n", filepath.Base(file), b.line, b.text)
+		if found == 1 { // what init wrote listens on fixed ports; tests use free ones
+			fmt.Fprintf(&script, "grep -rlE '127.0.0.1:(8443|9090)' my-sallyport | xargs sed -i 's/127.0.0.1:8443/%s/g; s/127.0.0.1:9090/%s/g'\n", workload, ops)
+		}
+	}
+	if found < 5 {
+		t.Fatalf("%s has %d sh blocks; the test runs nothing", file, found)
+	}
+	text := strings.NewReplacer("http://127.0.0.1:8443", "http://"+workload, "http://127.0.0.1:9090", "http://"+ops).Replace(script.String())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", text)
+	cmd.Dir = dir
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the commands of %s fail: %v\n%s", file, err, out)
+	}
+	return string(out)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

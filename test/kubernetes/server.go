@@ -1,0 +1,159 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// etcdInstall is run, or printed when it may not be run from here. Another installation may hold the lock of
+// dpkg for a while.
+const etcdInstall = "apt-get update && apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 etcd-server"
+
+// serverPackage is the only thing this module takes from Kubernetes; go.mod names it as a tool.
+const serverPackage = "k8s.io/kubernetes/cmd/kube-apiserver"
+
+// Binary returns the path of kube-apiserver in the version that go.mod requires. It builds the server on the
+// first call (about twelve minutes of CPU time) and keeps it in
+// ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/kube-apiserver-<version>; progress goes to log. The working
+// directory has to be inside this module. Processes may call it concurrently: one builds, the others wait.
+func Binary(ctx context.Context, log io.Writer) (string, error) {
+	version, err := output(ctx, "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	if err != nil {
+		return "", fmt.Errorf("finding the version of Kubernetes (run this inside test/kubernetes): %w", err)
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, "kube-apiserver-"+version)
+	if built(path) {
+		return path, nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("making the cache directory: %w", err)
+	}
+	unlock, err := lock(ctx, path+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if built(path) { // another process built it while we waited for the lock
+		return path, nil
+	}
+	if err := build(ctx, log, version, path); err != nil {
+		return "", fmt.Errorf("building %s %s: %w", serverPackage, version, err)
+	}
+	return path, nil
+}
+
+// Etcd returns the path of etcd. A missing one is installed with apt when that needs no password; otherwise
+// the error is the line to type.
+func Etcd(ctx context.Context, log io.Writer) (string, error) {
+	if path, err := exec.LookPath("etcd"); err == nil {
+		return path, nil
+	}
+	shell := []string{"sh", "-c", etcdInstall}
+	if os.Geteuid() != 0 {
+		if exec.CommandContext(ctx, "sudo", "-n", "true").Run() != nil {
+			return "", fmt.Errorf("etcd is missing and this user may not install it; run: sudo sh -c '%s'", etcdInstall)
+		}
+		shell = append([]string{"sudo", "-n"}, shell...)
+	}
+	fmt.Fprintln(log, "etcd is missing, installing it:", etcdInstall)
+	install := exec.CommandContext(ctx, shell[0], shell[1:]...)
+	install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	install.Stdout, install.Stderr = log, log
+	if err := install.Run(); err != nil {
+		return "", fmt.Errorf("installing etcd (%s): %w", etcdInstall, err)
+	}
+	return exec.LookPath("etcd")
+}
+
+// build compiles into a temporary file beside path and renames it, so that an interrupted build leaves
+// nothing that a later run takes for a server.
+func build(ctx context.Context, log io.Writer, version, path string) error {
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-")
+	if err != nil {
+		return err
+	}
+	_ = part.Close()
+	defer os.Remove(part.Name())
+
+	// Without a version the server calls itself v0.0.0-master. The symbol table and DWARF data are a third of
+	// the file.
+	flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version
+	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", part.Name(), serverPackage)
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+	compile.Stdout, compile.Stderr = log, log
+	compile.Cancel = func() error { return compile.Process.Signal(os.Interrupt) } // lets it end its compilers and remove its files
+	compile.WaitDelay = 10 * time.Second
+
+	start := time.Now()
+	fmt.Fprintf(log, "building kube-apiserver %s (once; several minutes)\n", version)
+	done := make(chan struct{})
+	go func() { // CI systems stop a job that is silent for long
+		tick := time.NewTicker(30 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(log, "building kube-apiserver %s: %s\n", version, time.Since(start).Round(time.Second))
+			case <-done:
+				return
+			}
+		}
+	}()
+	err = compile.Run()
+	close(done)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(part.Name(), 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(part.Name(), path); err != nil {
+		return err
+	}
+	fmt.Fprintf(log, "built kube-apiserver %s in %s\n", version, time.Since(start).Round(time.Second))
+	return nil
+}
+
+// built reports whether path holds a finished server.
+func built(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0
+}
+
+// cacheDir follows the XDG rules on every platform, so that the path in the documentation is the path
+// everywhere.
+func cacheDir() (string, error) {
+	base := os.Getenv("XDG_CACHE_HOME")
+	if !filepath.IsAbs(base) { // the specification: ignore a relative value
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("finding the cache directory: %w", err)
+		}
+		base = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(base, "sallyport"), nil
+}
+
+// output runs a command and returns its standard output without surrounding space.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err), errors.New(stderr.String()))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
