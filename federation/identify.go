@@ -167,6 +167,7 @@ func (a *attempt) described() Token {
 		audiences:   a.claims.aud,
 		fingerprint: a.token.fingerprint,
 		issuedAt:    a.claims.iat, expires: a.claims.exp,
+		singleUse: a.record.SingleUse,
 	}
 }
 

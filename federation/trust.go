@@ -24,6 +24,10 @@ type Issuer struct {
 	// ManyAudiences accepts tokens that name other audiences beside ours. Such a token is replayable at
 	// us by every one of them, so the default is that ours is the only value.
 	ManyAudiences bool
+
+	// SingleUse says that a token of this issuer may be exchanged once for each target: right for platforms that
+	// mint one for each job, wrong for those that re-serve one from a cache (Kubernetes, SPIFFE).
+	SingleUse bool
 }
 
 // Own describes the tokens this deployment mints, so that they can be subject tokens again and be

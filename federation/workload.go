@@ -57,7 +57,11 @@ type Token struct {
 	issuedAt      time.Time
 	expires       time.Time
 	lineage       Lineage
+	singleUse     bool
 }
+
+// SingleUse reports whether the configured issuer says that its tokens may be exchanged once for each target.
+func (t Token) SingleUse() bool { return t.singleUse }
 
 // Issuer returns the token's iss.
 func (t Token) Issuer() string { return t.iss }

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -95,6 +96,8 @@ var answers = []struct {
 	{brokers.ErrUnavailable, answerUnavailable},
 	{brokers.ErrZeroOrder, answerServerError},
 	{revocation.ErrUnavailable, answerUnavailable},
+	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token
+	{replay.ErrUnavailable, answerUnavailable},
 	{audit.ErrUnavailable, answerUnavailable},
 	{audit.ErrLocked, answerServerError},        // at start
 	{audit.ErrContradiction, answerServerError}, // in Health

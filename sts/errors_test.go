@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -25,7 +26,7 @@ func TestEveryExportedErrorHasARow(t *testing.T) {
 	t.Parallel()
 	rows := rowNames(t)
 	seen := 0
-	for dir, prefix := range map[string]string{"../federation": "federation.", "../brokers": "brokers.", "revocation": "revocation.", "audit": "audit.", ".": ""} {
+	for dir, prefix := range map[string]string{"../federation": "federation.", "../brokers": "brokers.", "revocation": "revocation.", "replay": "replay.", "audit": "audit.", ".": ""} {
 		for _, name := range exportedErrors(t, dir) {
 			seen++
 			if !slices.Contains(rows, prefix+name) {
@@ -127,6 +128,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget,
 		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
 		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, revocation.ErrUnavailable: unavailable, audit.ErrUnavailable: unavailable,
+		replay.ErrUsed: invalidRequest, replay.ErrUnavailable: unavailable,
 		brokers.ErrZeroOrder: fault, audit.ErrLocked: fault, audit.ErrContradiction: fault,
 	}
 	for _, err := range []error{

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +12,11 @@ import (
 
 // Facts is everything a decision may depend on.
 type Facts struct {
-	Workload federation.Workload // verified; the zero Workload is denied
+	Workload federation.Workload // the subject, verified; the zero Workload is denied
+	Actor    federation.Workload // who acts for the subject, verified; the zero Workload: nobody does
 	Want     Want
 	Time     time.Time
+	Address  netip.Addr // the peer of the connection; the zero Addr when there is none
 }
 
 // Want is what was asked for, by the caller's own words.
@@ -53,12 +56,21 @@ type Near struct {
 // grants nothing. Values are immutable.
 type Grant struct {
 	workload federation.Workload
+	actor    federation.Workload
 	target   string
 	resource string
 	scopes   []string
 	rule     string
 	expires  time.Time
+	once     bool
 }
+
+// SingleUse reports whether the subject token may be exchanged for this target only once, by the word of its
+// issuer or of the rule.
+func (g Grant) SingleUse() bool { return g.once }
+
+// Actor returns who acts for the workload, the zero Workload when nobody does.
+func (g Grant) Actor() federation.Workload { return g.actor }
 
 // Workload returns who was granted.
 func (g Grant) Workload() federation.Workload { return g.workload }
@@ -117,6 +129,9 @@ func (d Decision) Near() (Near, bool) {
 func (p *Policy) Decide(f Facts) Decision {
 	if f.Workload.IsZero() {
 		return deny(RefusedTarget, "no verified workload")
+	}
+	if !f.Actor.IsZero() {
+		return deny(RefusedTarget, "no rule lets anybody act for another")
 	}
 	target, why := p.resolve(f.Want)
 	if target == nil {
@@ -268,6 +283,8 @@ func grant(r *Rule, t *Target, f Facts) Decision {
 		reasons: []string{fmt.Sprintf("rule %s (%s) allows", r.Name, r.Source)},
 		grant: Grant{
 			workload: f.Workload,
+			actor:    f.Actor,
+			once:     f.Workload.Token().SingleUse(),
 			target:   t.Name,
 			resource: t.Resource,
 			scopes:   slices.Clone(scopes),

@@ -1,0 +1,19 @@
+package keys
+
+import (
+	"context"
+	"errors"
+)
+
+// Store keeps the one sealed document of a deployment's keys: a file of one replica, or a place that all replicas
+// share. Implementations are safe for concurrent use.
+type Store interface {
+	// Load returns the document and its revision, an opaque word; nil and "" when there is none.
+	Load(ctx context.Context) (sealed []byte, revision string, err error)
+	// Swap replaces the document of the given revision ("" for none), durably, and returns the new revision.
+	// When the revision is not the newest it changes nothing and returns ErrConflict: somebody else was first.
+	Swap(ctx context.Context, revision string, sealed []byte) (string, error)
+}
+
+// ErrConflict means that the keys were changed meanwhile; load them again.
+var ErrConflict = errors.New("the keys were changed by somebody else meanwhile")
