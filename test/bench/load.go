@@ -52,21 +52,19 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // worker is one connection of the closed loop: it sends, waits for the whole answer, and sends again.
 type worker struct {
-	conn     net.Conn
-	reader   *bufio.Reader
-	answer   response
-	requests [][]byte
-	next     int             // index of the next request
-	times    []time.Duration // of the good answers
-	wrong    int
-	first    error // the first wrong answer
+	conn   net.Conn
+	reader *bufio.Reader
+	answer response
+	server *server
+	times  []time.Duration // of the good answers
+	wrong  int
+	first  error // the first wrong answer
 }
 
 // exchange sends one request and reads its answer. A wrong answer is errWrong; every other error is
 // about the connection and ends the window.
 func (w *worker) exchange() error {
-	request := w.requests[w.next%len(w.requests)]
-	w.next++
+	request := w.server.next()
 	if _, err := w.conn.Write(request); err != nil {
 		return err
 	}
@@ -124,8 +122,8 @@ func window(ctx context.Context, s *server, conns int, length time.Duration) (sa
 		}
 	}()
 	deadline := time.Now().Add(length + grace)
-	for i := range conns {
-		w, err := newWorker(ctx, s, i*len(s.requests)/conns, deadline)
+	for range conns {
+		w, err := newWorker(ctx, s, deadline)
 		if err != nil {
 			return sample{}, err
 		}
@@ -165,7 +163,7 @@ func window(ctx context.Context, s *server, conns int, length time.Duration) (sa
 	return out, err
 }
 
-func newWorker(ctx context.Context, s *server, first int, deadline time.Time) (*worker, error) {
+func newWorker(ctx context.Context, s *server, deadline time.Time) (*worker, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", s.addr)
 	if err != nil {
@@ -176,11 +174,10 @@ func newWorker(ctx context.Context, s *server, first int, deadline time.Time) (*
 		return nil, err
 	}
 	return &worker{
-		conn:     conn,
-		reader:   bufio.NewReaderSize(conn, 8<<10),
-		requests: s.requests,
-		next:     first,
-		times:    make([]time.Duration, 0, 1<<14),
+		conn:   conn,
+		reader: bufio.NewReaderSize(conn, 8<<10),
+		server: s,
+		times:  make([]time.Duration, 0, 1<<14),
 	}, nil
 }
 

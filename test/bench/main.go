@@ -3,16 +3,21 @@
 //
 //	go run ./test/bench -bin ./bin/sallyport [-rounds 6] [-duration 1.5s] [-conns 1,16,64] [-o table|json]
 //
-// The rows are four processes that answer the same RFC 8693 exchange, an RS256-2048 subject token for
+// The rows are processes that answer the same RFC 8693 exchange, an RS256-2048 subject token for
 // an ES256 JWT:
 //
 //	A floor-raw          net/http and crypto/*: form, verify, check claims, sign 7 claims, JSON
 //	B floor-jose         the same through go-jose v4
 //	C sallyport/process  the binary under test, audit record written to the operating system first
 //	D sallyport/machine  the binary under test, audit record synced to disk first
+//	E sallyport/again    C, shown a few tokens over and over, as by workloads that keep theirs in a file
+//	F sallyport/redis    C as a replica over a real Redis (redis-server; not run unless asked for)
+//
+// C to F run a deployment of some size (-rules, -conditions, -issuers, -revocations); the caller's issuer and rule are
+// the last of them.
 //
 // A and B hold no policy, no revocation and no audit: they are what no implementation can do without,
-// not rivals. All four run at once on loopback; only one is under load at a time. In each round, at each number of
+// not rivals. All run at once on loopback; only one is under load at a time. In each round, at each number of
 // connections, every server gets one window of load right after the other, in an order that reverses
 // from round to round. A ratio divides a server's window by A's window of the same round; the table
 // shows the median of those. Absolute figures belong to the machine they were taken on.
@@ -22,9 +27,8 @@
 // access_token in it, and every server is asked once, before the load, to refuse a token whose
 // signature was corrupted. Exit codes: 0 done, 1 failed or a server gave wrong answers, 2 wrong usage.
 //
-// What this does not measure: TLS, client authentication, Redis, other algorithms, a network, and the first sight of
-// a token: each window presents the same subject tokens again, so a server that remembers what it
-// verified would look faster than it is for callers who never come back.
+// What this does not measure: TLS, client authentication, other algorithms, a network. Rows A to D and F see each token
+// once before they see any again, and are given more tokens than a server remembers; row E is about memory.
 package main
 
 import (

@@ -130,7 +130,7 @@ func TestRunMeasuresAllRows(t *testing.T) {
 			t.Errorf("A divided by itself: CPU %v, req/s %v", row.RatioCPU, row.RatioRPS)
 		}
 	}
-	if got := strings.Join(order, ""); got != "ABCDABCD" {
+	if got := strings.Join(order, ""); got != "ABCDEABCDE" {
 		t.Errorf("rows %s, want ABCD for each number of connections", got)
 	}
 	for _, s := range r.Servers {

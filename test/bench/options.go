@@ -13,9 +13,10 @@ import (
 // Limits on one run. The subject tokens live an hour (tokenLifetime), so a run must end well before.
 const (
 	maxRounds   = 100
-	maxTokens   = 20_000 // subject tokens; each takes about 10 KiB here, rendered for four servers
-	maxConns    = 1024   // connections; each is a goroutine here and in the server
-	maxLevels   = 8      // entries of -conns
+	maxTokens   = 60_000  // subject tokens; each takes about 1.4 KiB here for each server
+	maxScenario = 200_000 // rules, issuers, revocations
+	maxConns    = 1024    // connections; each is a goroutine here and in the server
+	maxLevels   = 8       // entries of -conns
 	minDuration = 50 * time.Millisecond
 	maxTotal    = 45 * time.Minute // load time of the whole run, warm-up and start not counted
 )
@@ -28,9 +29,16 @@ type options struct {
 	conns    []int         // numbers of connections
 	rows     []string      // keys of the rows to run, in table order, "A" always among them
 	format   string        // table or json
-	tokens   int           // distinct subject tokens; each window goes round them
+	tokens   int           // distinct subject tokens; a server sees all of them before it sees one again
 	profile  string        // folder for perf profiles, or empty
+	scenario scenario      // what rows C to F are configured with
 }
+
+// rowKeys are the rows in table order, and those of them that need a sallyport binary.
+const (
+	rowKeys       = "ABCDEF"
+	sallyportRows = "CDEF"
+)
 
 // parseOptions reads the command line. It prints what is wrong, and the usage, to stderr.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
@@ -38,12 +46,16 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var conns, rows string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar(&o.bin, "bin", "", "path of the sallyport binary to measure (required for rows C and D)")
+	fs.StringVar(&o.bin, "bin", "", "path of the sallyport binary to measure (required for rows C to F)")
 	fs.IntVar(&o.rounds, "rounds", 6, "rounds; each measures every row at every number of connections")
 	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "length of one window of load")
 	fs.StringVar(&conns, "conns", "1,16,64", "numbers of connections, comma separated")
-	fs.StringVar(&rows, "rows", "A,B,C,D", "rows to run, comma separated; A is the base of the ratios and always runs")
-	fs.IntVar(&o.tokens, "tokens", 2000, "distinct subject tokens")
+	fs.StringVar(&rows, "rows", "A,B,C,D,E", "rows to run, comma separated; A is the base of the ratios and always runs; F needs redis-server")
+	fs.IntVar(&o.tokens, "tokens", 40_000, "distinct subject tokens; more than a server remembers, so that each is new to it")
+	fs.IntVar(&o.scenario.rules, "rules", 1000, "allow rules of one issuer and one target; the caller's is the last")
+	fs.IntVar(&o.scenario.conditions, "conditions", 100, "how many of them carry a CEL condition, the caller's among them")
+	fs.IntVar(&o.scenario.issuers, "issuers", 100, "trusted issuers; the caller's is the last")
+	fs.IntVar(&o.scenario.revocations, "revocations", 100_000, "live revocations")
 	fs.StringVar(&o.format, "o", "table", "output: table or json")
 	fs.StringVar(&o.profile, "profile", "", "folder for CPU profiles by perf(1), taken after the measured rounds")
 	fs.Usage = func() {
@@ -83,10 +95,16 @@ func (o *options) finish(conns, rows string, rest []string) error {
 		return fmt.Errorf("-duration must be between %v and %v", minDuration, maxTotal)
 	case o.total() > maxTotal:
 		return fmt.Errorf("%v of load is more than %v: lower -rounds, -duration or -conns", o.total(), maxTotal)
+	case o.scenario.rules < 1 || o.scenario.rules > maxScenario || o.scenario.issuers < 1 || o.scenario.issuers > maxScenario:
+		return fmt.Errorf("-rules and -issuers must be between 1 and %d", maxScenario)
+	case o.scenario.conditions < 0 || o.scenario.conditions > o.scenario.rules:
+		return errors.New("-conditions must be between 0 and -rules")
+	case o.scenario.revocations < 0 || o.scenario.revocations > maxScenario:
+		return fmt.Errorf("-revocations must be between 0 and %d", maxScenario)
 	case o.format != "table" && o.format != "json":
 		return fmt.Errorf("-o must be table or json, not %q", o.format)
 	case o.bin == "" && o.needsBinary():
-		return errors.New("-bin is missing: rows C and D measure a sallyport binary (-rows A,B runs without one)")
+		return errors.New("-bin is missing: rows C to F measure a sallyport binary (-rows A,B runs without one)")
 	}
 	return nil
 }
@@ -98,7 +116,7 @@ func (o *options) total() time.Duration {
 
 func (o *options) needsBinary() bool {
 	for _, key := range o.rows {
-		if key == "C" || key == "D" {
+		if strings.Contains(sallyportRows, key) {
 			return true
 		}
 	}
@@ -125,13 +143,13 @@ func parseRows(list string) ([]string, error) {
 	want := map[string]bool{"A": true}
 	for word := range strings.SplitSeq(list, ",") {
 		key := strings.ToUpper(strings.TrimSpace(word))
-		if len(key) != 1 || !strings.Contains("ABCD", key) {
-			return nil, fmt.Errorf("-rows: %q is not one of A, B, C, D", word)
+		if len(key) != 1 || !strings.Contains(rowKeys, key) {
+			return nil, fmt.Errorf("-rows: %q is not one of A to F", word)
 		}
 		want[key] = true
 	}
 	var out []string
-	for _, key := range []string{"A", "B", "C", "D"} {
+	for _, key := range strings.Split(rowKeys, "") {
 		if want[key] {
 			out = append(out, key)
 		}

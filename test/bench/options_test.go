@@ -15,17 +15,17 @@ func TestParseOptionsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 6 || o.tokens != 2000 || o.duration != 1500*time.Millisecond || !slices.Equal(o.conns, []int{1, 16, 64}) || o.format != "table" ||
-		strings.Join(o.rows, "") != "ABCD" {
+	if o.rounds != 6 || o.tokens != 40_000 || o.duration != 1500*time.Millisecond || !slices.Equal(o.conns, []int{1, 16, 64}) || o.format != "table" ||
+		strings.Join(o.rows, "") != "ABCDE" {
 		t.Errorf("got %+v", o)
 	}
-	if want := 108 * time.Second; o.total() != want {
+	if want := 135 * time.Second; o.total() != want {
 		t.Errorf("total load %v, want %v", o.total(), want)
 	}
 }
 
 func TestParseOptionsRows(t *testing.T) {
-	for list, want := range map[string]string{"B": "AB", "b, a": "AB", "D,C": "ACD", "A": "A", "C,C": "AC"} {
+	for list, want := range map[string]string{"B": "AB", "b, a": "AB", "D,C": "ACD", "f,e": "AEF", "A": "A", "C,C": "AC"} {
 		o, err := parseOptions([]string{"-bin", "sp", "-rows", list}, io.Discard)
 		if err != nil || strings.Join(o.rows, "") != want {
 			t.Errorf("-rows %s: got %v, error %v; want %s", list, o.rows, err, want)
@@ -43,7 +43,10 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-bin sp -rounds 0", "-rounds"},
 		{"-bin sp -rounds 101", "-rounds"},
 		{"-bin sp -tokens 0", "-tokens"},
-		{"-bin sp -tokens 20001", "-tokens"},
+		{"-bin sp -tokens 60001", "-tokens"},
+		{"-bin sp -rules 0", "-rules"},
+		{"-bin sp -conditions 2000", "-conditions"},
+		{"-bin sp -revocations -1", "-revocations"},
 		{"-bin sp -duration 1ms", "-duration"},
 		{"-bin sp -duration 2000000h", "-duration"},
 		{"-bin sp -rounds 100 -duration 60s", "is more than 45m"},
@@ -51,7 +54,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-bin sp -conns ,", "-conns"},
 		{"-bin sp -conns 1,2,3,4,5,6,7,8,9", "-conns"},
 		{"-bin sp -conns 100000", "-conns"},
-		{"-bin sp -rows E", "-rows"},
+		{"-bin sp -rows G", "-rows"},
 		{"-bin sp -rows AB", "-rows"},
 		{"-bin sp -o yaml", "-o must be"},
 		{"-bin sp more", "unexpected argument"},

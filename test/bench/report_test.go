@@ -136,11 +136,12 @@ func TestInOrderReversesEveryOtherRound(t *testing.T) {
 	}
 }
 
-func TestSallyportFilesHoldOneOfEachDoor(t *testing.T) {
-	files := sallyportFiles([]byte(`{"keys":[]}`), "127.0.0.1:1", "127.0.0.1:2", "machine")
+func TestScenarioHoldsOneOfEachDoor(t *testing.T) {
+	sc := scenario{rules: 30, conditions: 5, issuers: 3}
+	files := sc.files([]byte(`{"keys":[]}`), "127.0.0.1:1", "127.0.0.1:2", "machine")
 	for name, want := range map[string]string{
 		"sallyport.yaml":      "listen: {workload: 127.0.0.1:1, ops: 127.0.0.1:2}",
-		"trust/prod.yaml":     "issuer: " + subjectIssuer,
+		"trust/prod.yaml":     "issuer: " + subjectIssuer + "\n",
 		"targets/orders.yaml": "target: orders",
 		"policy/orders.yaml":  `where: {repository_id: "90210", ref: refs/heads/main}`,
 		"keys/ci.json":        `{"keys":[]}`,
@@ -155,7 +156,34 @@ func TestSallyportFilesHoldOneOfEachDoor(t *testing.T) {
 	if got := len(strings.TrimSpace(string(files["secrets/kek"]))); got != 44 { // 32 bytes in base64
 		t.Errorf("key-encryption key of %d characters", got)
 	}
-	if again := sallyportFiles(nil, "", "", ""); string(again["secrets/kek"]) == string(files["secrets/kek"]) {
+	if again := sc.files(nil, "", "", ""); string(again["secrets/kek"]) == string(files["secrets/kek"]) {
 		t.Error("two runs share a key-encryption key")
+	}
+	policy := string(files["policy/orders.yaml"])
+	for word, want := range map[string]int{"- name:": 30, "when:": 5, "targets: [orders]": 30, "issuer: ci,": 30, `"90210"`: 4} {
+		if got := strings.Count(policy, word); got != want {
+			t.Errorf("the policy has %q %d times, want %d", word, got, want)
+		}
+	}
+	if last := policy[strings.LastIndex(policy, "- name:"):]; !strings.Contains(last, `{repository_id: "90210", ref: refs/heads/main}`) || !strings.Contains(last, "when:") {
+		t.Errorf("the caller's rule is not the last, or has no condition:\n%s", last)
+	}
+	if got := strings.Count(string(files["trust/prod.yaml"]), "- name:"); got != 3 {
+		t.Errorf("%d issuers, want 3", got)
+	}
+}
+
+// A server that remembers what it verified must not be measured on its memory: every token comes once before any
+// comes again, whatever the connections do.
+func TestEveryTokenComesBeforeAnyComesAgain(t *testing.T) {
+	s := &server{requests: [][]byte{{0}, {1}, {2}, {3}, {4}}}
+	for round := range 3 {
+		seen := map[byte]bool{}
+		for range 5 {
+			seen[s.next()[0]] = true
+		}
+		if len(seen) != 5 {
+			t.Errorf("round %d presented %d of 5 tokens", round, len(seen))
+		}
 	}
 }

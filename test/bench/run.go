@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,7 +22,12 @@ const (
 )
 
 // rowNames are the rows by key.
-var rowNames = map[string]string{"A": "floor-raw", "B": "floor-jose", "C": "sallyport/process", "D": "sallyport/machine"}
+var rowNames = map[string]string{
+	"A": "floor-raw", "B": "floor-jose", "C": "sallyport/process", "D": "sallyport/machine", "E": "sallyport/again", "F": "sallyport/redis",
+}
+
+// againTokens is how many tokens row E presents over and over: as many workloads that re-read theirs from a file.
+const againTokens = 64
 
 // measure does the whole run. Whatever happens, it ends the servers it started and removes its folder.
 func measure(ctx context.Context, o options, progress io.Writer) (*report, error) {
@@ -108,11 +114,11 @@ func newServers(o options, bin, dir string, tokens *subjects) ([]*server, error)
 			variant := map[string]string{"A": "raw", "B": "jose"}[key]
 			s.argv = []string{self, floorCommand, "-variant", variant, "-addr", s.addr, "-dir", s.dir}
 			files, err = floorFiles(tokens.keyJSON, signing)
-		case "C", "D":
-			durability := map[string]string{"C": "process", "D": "machine"}[key]
+		default:
+			durability := map[string]string{"D": "machine"}[key]
 			s.ready = addrs[2*i+1]
 			s.argv = []string{bin, "serve", s.dir}
-			files = sallyportFiles(tokens.keyJSON, s.addr, s.ready, durability)
+			files = o.scenario.files(tokens.keyJSON, s.addr, s.ready, cmp.Or(durability, "process"))
 		}
 		if err != nil {
 			return nil, err
@@ -121,6 +127,9 @@ func newServers(o options, bin, dir string, tokens *subjects) ([]*server, error)
 			return nil, err
 		}
 		s.requests = renderAll(s.addr, tokens.tokens)
+		if key == "E" {
+			s.requests = s.requests[:min(len(s.requests), againTokens)]
+		}
 		s.forged = renderRequest(s.addr, tokens.forged)
 		servers = append(servers, s)
 	}

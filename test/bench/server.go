@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,7 @@ type server struct {
 	ready     string   // host:port of GET /readyz
 	requests  [][]byte // one for each subject token
 	forged    []byte   // a request that must be refused
+	cursor    atomic.Int64
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has been waited for
@@ -40,6 +42,11 @@ type server struct {
 	first, restart time.Duration // from exec to the first good exchange: with an empty state folder, and again
 	issued         string        // algorithm of the tokens it issues
 	idle           int64         // resident bytes after the first exchange of the second start
+}
+
+// next returns the request whose turn it is: each comes again only after all the others, over all windows.
+func (s *server) next() []byte {
+	return s.requests[int(s.cursor.Add(1)-1)%len(s.requests)]
 }
 
 // writeFiles creates files below dir, by slash-separated path, readable by the owner alone.
