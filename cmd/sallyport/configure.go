@@ -58,7 +58,7 @@ func newCheck() *cobra.Command {
 				} else {
 					fmt.Fprintln(c.OutOrStdout(), problems.Error())
 				}
-				return fmt.Errorf("%d problems; nothing would start from %s", len(problems), args[0])
+				return fmt.Errorf("%s; nothing would start from %s", count(len(problems), "problem"), args[0])
 			}
 			if err == nil {
 				_, err = keyEncryptionKey(args[0], set.Server)

@@ -114,14 +114,20 @@ func claimText(name string, v any) string {
 
 func newRevoke() *cobra.Command {
 	var s server
+	var tokenFile string
 	c := &cobra.Command{
 		Use:     "revoke token-file=FILE",
 		Short:   "Kill a token you hold, and everything that was exchanged from it",
 		Example: "sallyport revoke --server https://sts.example token-file=leaked.jwt",
 		Long: `Kill a token and everything that was exchanged from it (RFC 7009). Whoever holds a token may kill it;
-its ancestors live on. token-file=- reads standard input.`,
-		Args: exactArgs(1, "the selector token-file=FILE"),
+its ancestors live on. token-file=- reads standard input; --token-file FILE says the same.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if tokenFile != "" {
+				args = append(args, "token-file="+tokenFile)
+			}
+			if err := exactArgs(1, "the selector token-file=FILE")(c, args); err != nil {
+				return err
+			}
 			file, ok := strings.CutPrefix(args[0], "token-file=")
 			if !ok || file == "" {
 				return usagef("this version revokes by token-file=FILE and by nothing else; a token itself is never an argument") // which is not repeated: it may be one
@@ -146,5 +152,6 @@ its ancestors live on. token-file=- reads standard input.`,
 		},
 	}
 	s.flags(c)
+	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the token to kill, - for standard input")
 	return c
 }
