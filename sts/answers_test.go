@@ -1,7 +1,9 @@
 package sts_test
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -19,7 +21,22 @@ import (
 // ops is the ops listener's handler behind the same contract.
 func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string) answer) {
 	t.Helper()
-	server := httptest.NewServer(sts.OpsHandler(checks...))
+	return behindContract(t, httptest.NewServer(sts.OpsHandler(checks...)))
+}
+
+// adminListener is the admin handler behind the same contract; caller is whom the listener knows, "" for nobody.
+func adminListener(t testing.TB, caller string, routes ...sts.AdminRoute) (*contract, func(method, path string) answer) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(sts.AdminHandler(routes...))
+	server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return sts.WithOperator(ctx, sts.Operator{Name: caller})
+	}
+	server.Start()
+	return behindContract(t, server)
+}
+
+func behindContract(t testing.TB, server *httptest.Server) (*contract, func(method, path string) answer) {
+	t.Helper()
 	t.Cleanup(server.Close)
 	c := newContract(t, "", server.Client().Transport)
 	d := &deployment{t: t, issuer: server.URL, client: &http.Client{Transport: c}}
@@ -54,6 +71,11 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	state := errors.New("no space left")
 	var failing error
 	seenByOps, askOps := ops(t, sts.Check{Name: "audit", Err: func() error { return failing }}, sts.Check{Name: "configuration", Err: func() error { return nil }, Warn: true})
+	status := sts.StatusRoute(func() sts.AdminStatus {
+		return sts.AdminStatus{Issuer: d.issuer, Checks: []sts.CheckResult{}, Issuers: []sts.AdminIssuer{{Source: "inline"}}}
+	})
+	seenByAdmin, askAdmin := adminListener(t, "uid=0", status)
+	seenByNobody, askNobody := adminListener(t, "", status)
 	get := func(path string, headers ...string) func() answer {
 		return func() answer { return d.send("GET", path, "", headers...) }
 	}
@@ -89,6 +111,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			return d.revoke(token)
 		},
 
+		{"GET", "/admin/v1/status", 200}: func() answer { return askAdmin("GET", "/admin/v1/status") },
+		{"GET", "/admin/v1/status", 403}: func() answer { return askNobody("GET", "/admin/v1/status") },
+		{"GET", "/admin/v1/status", 405}: func() answer { return askAdmin("POST", "/admin/v1/status") },
+
 		{"GET", "/livez", 200}:  func() answer { return askOps("GET", "/livez") },
 		{"GET", "/livez", 405}:  func() answer { return askOps("POST", "/livez") },
 		{"GET", "/readyz", 200}: func() answer { return askOps("GET", "/readyz") },
@@ -113,7 +139,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		if a := send(); a.status != want.status {
 			t.Errorf("%s: answered %d %s", want, a.status, a.body)
 		}
-		if d.contract.seen[want]+down.contract.seen[want]+seenByOps.seen[want] == 0 {
+		if d.contract.seen[want]+down.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want] == 0 {
 			t.Errorf("%s was not held to the document", want)
 		}
 		delete(provoke, want)

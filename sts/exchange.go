@@ -45,6 +45,9 @@ func NewExchanger(s *State, log Audit, r *revocation.Set, now func() time.Time, 
 // Swap puts a new state in force for every exchange that begins after it returns.
 func (x *Exchanger) Swap(s *State) { x.state.Store(s) }
 
+// ConfigHash names the configuration in force.
+func (x *Exchanger) ConfigHash() string { return x.state.Load().Hash }
+
 // Exchange answers one token exchange request (RFC 8693 section 2). The error is always a [*Refusal]: what
 // the wire may say. What the operator may know is in the audit record of the same decision id.
 func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) {

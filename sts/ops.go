@@ -24,15 +24,8 @@ func OpsHandler(checks ...Check) http.Handler {
 		writeJSON(w, http.StatusOK, "", map[string]bool{"live": true})
 	})
 	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		out := readiness{Ready: true, Checks: make([]checkResult, 0, len(checks))}
-		for _, c := range checks {
-			res := checkResult{Name: c.Name, OK: true}
-			if err := c.Err(); err != nil {
-				res.OK, res.Reason = false, err.Error()
-				out.Ready = out.Ready && c.Warn
-			}
-			out.Checks = append(out.Checks, res)
-		}
+		var out readiness
+		out.Checks, out.Ready = Run(checks)
 		status := http.StatusOK
 		if !out.Ready {
 			status = http.StatusServiceUnavailable
@@ -46,12 +39,27 @@ func OpsHandler(checks ...Check) http.Handler {
 	return r
 }
 
-type readiness struct {
-	Ready  bool          `json:"ready"`
-	Checks []checkResult `json:"checks"`
+// Run calls the checks. It reports false when one failed that is not a mere warning.
+func Run(checks []Check) (results []CheckResult, ready bool) {
+	results, ready = make([]CheckResult, 0, len(checks)), true
+	for _, c := range checks {
+		res := CheckResult{Name: c.Name, OK: true}
+		if err := c.Err(); err != nil {
+			res.OK, res.Reason = false, err.Error()
+			ready = ready && c.Warn
+		}
+		results = append(results, res)
+	}
+	return results, ready
 }
 
-type checkResult struct {
+type readiness struct {
+	Ready  bool          `json:"ready"`
+	Checks []CheckResult `json:"checks"`
+}
+
+// CheckResult is what a check said.
+type CheckResult struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Reason string `json:"reason,omitempty"`

@@ -96,12 +96,23 @@ func serve(ctx context.Context, dir string, log zerolog.Logger) error {
 	defer ops.Close()
 
 	servers := []*http.Server{newServer(svc.workload, log), newServer(svc.ops, log)}
+	listeners := []net.Listener{workload, ops}
 	if !set.Server.TLS.Off {
 		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: svc.certificate}
-		workload = tls.NewListener(workload, servers[0].TLSConfig)
+		listeners[0] = tls.NewListener(workload, servers[0].TLSConfig)
+	}
+	if path := set.Server.Listen.Admin; path != "" {
+		l, err := listenAdmin(path)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		s := newServer(svc.admin, log)
+		s.ConnContext = withOperator
+		servers, listeners = append(servers, s), append(listeners, l)
 	}
 	failed := make(chan error, len(servers))
-	for i, l := range []net.Listener{workload, ops} {
+	for i, l := range listeners {
 		go func() { failed <- servers[i].Serve(l) }()
 	}
 	stopReload, err := svc.reloadOnChange(ctx, k)

@@ -44,6 +44,9 @@ type service struct {
 	exchanger   *sts.Exchanger
 	workload    http.Handler
 	ops         http.Handler
+	admin       http.Handler
+	checks      []sts.Check // of /readyz
+	started     time.Time
 	cert        atomic.Pointer[tls.Certificate]
 	historyLost bool
 	inForce     string // hash of the set; of the goroutine that reloads
@@ -55,7 +58,7 @@ type service struct {
 
 // newService opens state in the order in which parts need each other. Nothing listens yet.
 func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Logger) (_ *service, err error) {
-	s := &service{dir: dir, log: log, server: set.Server, inForce: set.Hash}
+	s := &service{dir: dir, log: log, server: set.Server, inForce: set.Hash, started: time.Now()}
 	defer func() {
 		if err != nil {
 			_ = s.close()
@@ -119,11 +122,13 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	s.ops = sts.OpsHandler(
-		sts.Check{Name: "audit", Err: s.auditHealth},
-		sts.Check{Name: "audit history", Err: s.auditHistory, Warn: true},
-		sts.Check{Name: "configuration", Err: s.reloadHealth, Warn: true},
-	)
+	s.checks = []sts.Check{
+		{Name: "audit", Err: s.auditHealth},
+		{Name: "audit history", Err: s.auditHistory, Warn: true},
+		{Name: "configuration", Err: s.reloadHealth, Warn: true},
+	}
+	s.ops = sts.OpsHandler(s.checks...)
+	s.admin = sts.AdminHandler(sts.StatusRoute(s.status))
 	return s, nil
 }
 

@@ -37,6 +37,7 @@ type Server struct {
 type Listen struct {
 	Workload string // token, introspection, revocation, metadata and keys
 	Ops      string // liveness and readiness
+	Admin    string // path of the admin socket, "" for none
 }
 
 // TLS says how the workload listener is protected.
@@ -72,6 +73,7 @@ type serverFile struct {
 type listenBlock struct {
 	Workload string `yaml:"workload" jsonschema:"minLength=1" jsonschema_description:"Address and port for workloads, resource servers and relying parties, such as 0.0.0.0:8443. Required."`
 	Ops      string `yaml:"ops,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for /livez and /readyz, without TLS. Default: 127.0.0.1:9090."`
+	Admin    string `yaml:"admin,omitempty" jsonschema:"pattern=^unix:/" jsonschema_description:"Unix socket for operators, such as unix:/run/sallyport/admin.sock; the path is absolute. Its directory must exist and nobody but its owner and group may write there; the socket is for the user that runs sallyport alone (mode 0600). Default: none, and the admin commands do not work."`
 }
 
 type tlsBlock struct {
@@ -122,7 +124,7 @@ func (l *loader) server(d *document) {
 	d.decode(d.root, "", &f, true)
 	s := Server{
 		Issuer:  f.Issuer,
-		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps)},
+		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: strings.TrimPrefix(f.Listen.Admin, "unix:")},
 		TLS:     TLS{Off: f.TLS.off},
 		DataDir: under(l.dir, cmp.Or(f.DataDir, defaultDataDir)),
 		Signing: Signing{SealWith: f.Signing.SealWith},
@@ -138,6 +140,7 @@ func (l *loader) server(d *document) {
 	}
 	if d.ok("listen") {
 		l.listen(d, s.Listen)
+		d.admin(f.Listen.Admin)
 	}
 	if d.ok("tls") && d.ok("listen") && f.TLS.off && !loopback(s.Listen.Workload) {
 		d.problem("tls", "tls: off needs a loopback address, and listen.workload is %s: tokens would cross the network in the clear; give cert_file and key_file, or listen on 127.0.0.1", s.Listen.Workload)
