@@ -15,13 +15,18 @@ import (
 
 func newExchange() *cobra.Command {
 	var s server
-	var audience, resource, tokenFile, output string
+	var audience, resource, tokenFile, actorFile, output string
 	var scopes []string
 	c := &cobra.Command{
 		Use:   "exchange",
 		Short: "Exchange a workload's identity token for a credential",
 		Example: `sallyport exchange --server https://sts.example --audience orders --subject-token-file /var/run/secrets/tokens/sallyport
-  sallyport exchange --server https://sts.example --audience orders --scope read -o json < token`,
+  sallyport exchange --server https://sts.example --audience orders --scope read -o json < token
+  sallyport exchange --server https://sts.example --audience orders --subject-token-file received.jwt --actor-token-file own.jwt`,
+		Long: `Exchange a workload's identity token for a credential (RFC 8693).
+
+With --actor-token-file the credential is for the subject, and says that the actor acts for it; a rule has to
+allow that actor to act.`,
 		Args: exactArgs(0, "no argument: tokens come from a file or standard input"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (audience == "") == (resource == "") {
@@ -38,6 +43,18 @@ func newExchange() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var actor string
+			var actorType oidc.TokenType
+			if actorFile != "" {
+				if actorFile == "-" && tokenFile == "-" {
+					return usagef("--subject-token-file and --actor-token-file cannot both be standard input")
+				}
+				v, err := readToken(c.InOrStdin(), actorFile, "--actor-token-file")
+				if err != nil {
+					return err
+				}
+				actor, actorType = v.Reveal(), oidc.JWTTokenType
+			}
 			meta, err := s.discover(c.Context(), hc)
 			if err != nil {
 				return err
@@ -47,7 +64,7 @@ func newExchange() *cobra.Command {
 			if err != nil {
 				return s.explain(err)
 			}
-			out, err := tokenexchange.ExchangeToken(c.Context(), x, token.Reveal(), oidc.JWTTokenType, "", "",
+			out, err := tokenexchange.ExchangeToken(c.Context(), x, token.Reveal(), oidc.JWTTokenType, actor, actorType,
 				nonEmpty(resource), nonEmpty(audience), scopes, "")
 			if err != nil {
 				return s.explain(err)
@@ -61,6 +78,7 @@ func newExchange() *cobra.Command {
 	f.StringVar(&resource, "resource", "", "URI of the target, instead of its name")
 	f.StringSliceVar(&scopes, "scope", nil, "scope to ask for; may repeat (default: what the rule grants)")
 	f.StringVar(&tokenFile, "subject-token-file", "-", "file with the identity token, - for standard input")
+	f.StringVar(&actorFile, "actor-token-file", "", "file with the token of who acts for the subject")
 	f.StringVarP(&output, "output", "o", "token", "token | json | env")
 	return c
 }
