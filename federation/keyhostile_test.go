@@ -91,12 +91,12 @@ func TestSlowIssuerHoldsNobodyLongerThanTheyWish(t *testing.T) {
 		r := newRemote(t, federationtest.NewHostile(t, b))
 		raw := r.Sign(r.Claims(noon, "api", audience))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		start := time.Now()
 		_, err := r.trust.Identify(ctx, raw, noon)
 		cancel()
 		wantRejected(t, err, federation.ErrKeysUnavailable)
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("behaviour %d: a caller with 50 ms waited %s", b, took)
+		// The fetch itself would end only after TotalTimeout, and say so: the caller left before.
+		if s := r.status(); s.LastError != "" {
+			t.Errorf("behaviour %d: a caller with 50 ms waited until the fetch ended: %s", b, s.LastError)
 		}
 		r.cache.Close() // ends the fetch at once
 	}
@@ -107,7 +107,7 @@ func TestSlowIssuerFailsAfterTenSeconds(t *testing.T) {
 	r := newRemote(t, federationtest.NewHostile(t, federationtest.SlowDrip))
 	start := time.Now()
 	wantRejected(t, r.identify(), federation.ErrKeysUnavailable)
-	if took := time.Since(start); took < fetch.TotalTimeout-time.Second || took > fetch.TotalTimeout+3*time.Second {
+	if took := time.Since(start); took < fetch.TotalTimeout-time.Second || took > fetch.TotalTimeout+liveness {
 		t.Errorf("a drip was listened to for %s, want %s", took, fetch.TotalTimeout)
 	}
 	if s := r.status(); s.LastError != "server does not answer in time" {
@@ -152,7 +152,7 @@ func TestFewCallersWaitForASlowIssuer(t *testing.T) {
 		select {
 		case err := <-done:
 			wantRejected(t, err, federation.ErrKeysUnavailable)
-		case <-time.After(5 * time.Second):
+		case <-time.After(liveness):
 			t.Fatalf("more than %d callers wait for an issuer that does not answer", waiting)
 		}
 	}
@@ -179,7 +179,7 @@ func TestEndingASourceEndsItsFetch(t *testing.T) {
 	select {
 	case err := <-done:
 		wantRejected(t, err, federation.ErrKeysUnavailable)
-	case <-time.After(5 * time.Second):
+	case <-time.After(liveness):
 		t.Error("a caller still waits for an issuer that was removed")
 	}
 }

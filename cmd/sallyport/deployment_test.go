@@ -153,7 +153,9 @@ func (d *deployment) verified() {
 // ports below the kernel's ephemeral range: no outgoing connection takes one between choosing and listening.
 var nextPort atomic.Int32
 
-// freePort returns a loopback address that nobody listens on, another one each time.
+// freePort returns a loopback address that nobody listens on, another one each time. Its port is ours alone for as
+// long as the test runs: nothing but these tests takes ports from this range, and nextPort gives none twice. Other
+// processes of these tests begin elsewhere in the range.
 func freePort() string {
 	const first, span = 12000, 18000
 	for {

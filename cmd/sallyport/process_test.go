@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a process may take for anything that should be quick, on a machine that is busy.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // process is a running `sallyport serve`.
 type process struct {
@@ -30,11 +30,41 @@ type process struct {
 // start runs the server and waits until it is ready. It ends with the test.
 func (d *deployment) start() *process {
 	d.t.Helper()
-	p := d.launch()
-	if err := waitReady(d.ops, p.ended); err != nil {
-		d.t.Fatalf("%v\n%s", err, p.said())
+	for tries := 0; ; tries++ {
+		p := d.launch()
+		err := p.serving()
+		if err == nil {
+			err = waitReady(d.ops, p.ended)
+		}
+		if err == nil {
+			return p
+		}
+		if tries == startTries || !strings.Contains(p.said(), "address already in use") {
+			d.t.Fatalf("%v\n%s", err, p.said())
+		}
+		time.Sleep(time.Second) // somebody's connection has our port: it ends, the deployment's URL must not change
 	}
-	return p
+}
+
+// startTries is how often a server is started anew because its port is taken for a moment.
+const startTries = 20
+
+// serving waits until this very process says that all its listeners are open: an answer from its port alone could be
+// another's.
+func (p *process) serving() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-p.ended:
+			return errors.New("the server ended before it was ready")
+		default:
+		}
+		if strings.Contains(p.said(), `"message":"serving"`) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the server did not say that it serves within %s", patience)
+		}
+	}
 }
 
 // launch runs the server and waits for nothing.

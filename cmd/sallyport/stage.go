@@ -43,7 +43,22 @@ type stage struct {
 	lastDecision string
 }
 
+// portTries is how often the demo chooses other ports when somebody took those it had found free.
+const portTries = 5
+
 func newStage(ctx context.Context, dir string) (*stage, error) {
+	for tries := 1; ; tries++ {
+		st, err := tryStage(ctx, dir)
+		if !errors.Is(err, errPortTaken) || tries == portTries {
+			return st, err
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func tryStage(ctx context.Context, dir string) (*stage, error) {
 	workload, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -61,6 +76,9 @@ func newStage(ctx context.Context, dir string) (*stage, error) {
 	}
 	return st, nil
 }
+
+// errPortTaken is when another process took a port between our looking and the server's listening.
+var errPortTaken = errors.New("a port was taken by another process")
 
 // freeAddress asks the kernel for a loopback port that is free now.
 func freeAddress() (string, error) {
@@ -141,15 +159,21 @@ func (st *stage) start(ctx context.Context, ops string) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if resp, err := http.Get("http://" + ops + "/readyz"); err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
+		// By its own word first: an answer from the port alone could be another process's.
+		if said, err := os.ReadFile(log.Name()); err == nil && bytes.Contains(said, []byte(`"message":"serving"`)) {
+			if resp, err := http.Get("http://" + ops + "/readyz"); err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return nil
+				}
 			}
 		}
 		select {
 		case err := <-st.ended:
 			said, _ := os.ReadFile(log.Name())
+			if bytes.Contains(said, []byte("address already in use")) {
+				return fmt.Errorf("%w: %s", errPortTaken, said)
+			}
 			return fmt.Errorf("the server ended before it was ready (%v): %s", err, said)
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), st.stop())

@@ -233,7 +233,13 @@ func TestTornHeadIsNoTamperingUnlessTheLogWasClosed(t *testing.T) {
 	root := t.TempDir()
 	cfg := testConfig(root)
 	p := start(t, Process, root, 0)
-	time.Sleep(3 * headEvery) // both slots are written
+	eventually(t, func() error { // both slots are written
+		slots, err := readHeads(Disk{}, cfg.HeadFile, keyring{KeyID(testPublic()): testPublic()})
+		if err == nil && (!slots[0].valid || !slots[1].valid) {
+			err = errors.New("a slot is empty")
+		}
+		return err
+	})
 	p.kill()
 	spoil := func() {
 		b, err := os.ReadFile(cfg.HeadFile)

@@ -3,6 +3,7 @@ package docs
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -47,7 +48,8 @@ func runDocument(t *testing.T, file string) string {
 			t.Fatalf("%s is missing; install it with: apt-get install -y %s", tool, tool)
 		}
 	}
-	dir, workload, ops := t.TempDir(), freeAddress(t), freeAddress(t)
+	host := ownHost()
+	dir, workload, ops := t.TempDir(), freeAddress(t, host), freeAddress(t, host)
 	bin := filepath.Join(dir, "bin")
 	build := exec.Command("go", "build", "-o", filepath.Join(bin, "sallyport"), "./cmd/sallyport")
 	build.Dir = root
@@ -71,7 +73,7 @@ func runDocument(t *testing.T, file string) string {
 		t.Fatalf("%s has %d sh blocks; the test runs nothing", file, found)
 	}
 	text := strings.NewReplacer("http://127.0.0.1:8443", "http://"+workload, "http://127.0.0.1:9090", "http://"+ops).Replace(script.String())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", text)
 	cmd.Dir = dir
@@ -84,9 +86,21 @@ func runDocument(t *testing.T, file string) string {
 	return string(out)
 }
 
-func freeAddress(t *testing.T) string {
+// ownHost returns a loopback address that no other process uses: a port that was found free there stays free until the
+// server opens it. Where there is only one loopback address, it is that.
+func ownHost() string {
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	l, err := net.Listen("tcp", host+":0")
+	if err != nil {
+		return "127.0.0.1"
+	}
+	_ = l.Close()
+	return host
+}
+
+func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
