@@ -1,14 +1,13 @@
 package kubernetes_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"golang.org/x/tools/txtar"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
@@ -17,74 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGoldens signs claims as clusters issue them and compares what they name. Archives hold claims.json,
-// perhaps settings.json, and identity.json or error.txt.
+// TestGoldens signs claims as clusters issue them and compares what they name.
 func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no goldens: %v", err)
-	}
-	for _, path := range files {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			archive, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files := contents(archive)
-			var settings kubernetes.Settings
-			if s := files["settings.json"]; s != "" {
-				if err := json.Unmarshal([]byte(s), &settings); err != nil {
-					t.Fatal(err)
-				}
-			}
-			name, got := answer(federationtest.Identify(t, "cluster-1", kubernetes.New(settings), []byte(files["claims.json"])))
-			if *update {
-				rewrite(t, path, archive, name, got)
-				return
-			}
-			if files[name] != got {
-				t.Errorf("%s is\n%swant\n%s", name, got, files[name])
-			}
-		})
-	}
-}
-
-func contents(a *txtar.Archive) map[string]string {
-	out := make(map[string]string)
-	for _, f := range a.Files {
-		out[f.Name] = string(f.Data)
-	}
-	return out
-}
-
-// answer prints what came out, as it stands in goldens.
-func answer(w federation.Workload, err error) (name, content string) {
-	if err != nil {
-		return "error.txt", err.Error() + "\n"
-	}
-	attributes := make(map[string]any)
-	for k, v := range w.Attributes() {
-		attributes[k] = v.Any()
-	}
-	b, err := json.MarshalIndent(map[string]any{"id": w.ID(), "attributes": attributes}, "", "  ")
-	if err != nil {
-		return "error.txt", err.Error()
-	}
-	return "identity.json", string(b) + "\n"
-}
-
-func rewrite(t *testing.T, path string, archive *txtar.Archive, name, content string) {
-	t.Helper()
-	kept := archive.Files[:0]
-	for _, f := range archive.Files {
-		if f.Name != "identity.json" && f.Name != "error.txt" {
-			kept = append(kept, f)
+	federationtest.Goldens(t, *update, "cluster-1", func(settings string) (federation.Adapter, error) {
+		var s kubernetes.Settings
+		if err := yaml.Load([]byte(cmp.Or(settings, "{}")), &s, yaml.WithKnownFields()); err != nil {
+			return nil, err
 		}
-	}
-	archive.Files = append(kept, txtar.File{Name: name, Data: []byte(content)})
-	if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-		t.Fatal(err)
-	}
+		return kubernetes.New(s), nil
+	})
 }
 
 func TestSchemaDeclaresWhatNamesSet(t *testing.T) {
@@ -125,16 +65,8 @@ func TestKind(t *testing.T) {
 }
 
 func FuzzName(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, path := range files {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add([]byte(contents(archive)["claims.json"]))
+	for _, claims := range federationtest.GoldenClaims(f) {
+		f.Add(claims)
 	}
 	f.Fuzz(func(t *testing.T, claims []byte) {
 		var c map[string]any

@@ -4,14 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/invopop/jsonschema"
 	"go.yaml.in/yaml/v4"
-	"golang.org/x/tools/txtar"
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
@@ -27,42 +24,22 @@ func load(text string) (oidc.Settings, error) {
 	return s, err
 }
 
-// TestGoldens names signed claims by settings. Archives hold settings.yaml, claims.json, and identity.json or
-// error.txt.
+// TestGoldens names signed claims by settings.
 func TestGoldens(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no goldens: %v", err)
+	federationtest.Goldens(t, *update, "idp", build)
+}
+
+func build(settings string) (federation.Adapter, error) {
+	s, err := load(settings)
+	if err != nil {
+		return nil, err
 	}
-	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			archive, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files := make(map[string]string)
-			for _, f := range archive.Files {
-				files[f.Name] = string(f.Data)
-			}
-			name, got := run(t, files["settings.yaml"], files["claims.json"])
-			if *update {
-				rewrite(t, path, archive, name, got)
-				return
-			}
-			if files[name] != got {
-				t.Errorf("%s is\n%swant\n%s", name, got, files[name])
-			}
-		})
-	}
+	return oidc.New(s)
 }
 
 func run(t *testing.T, settings, claims string) (name, content string) {
 	t.Helper()
-	s, err := load(settings)
-	if err != nil {
-		return "error.txt", err.Error() + "\n"
-	}
-	adapter, err := oidc.New(s)
+	adapter, err := build(settings)
 	if err != nil {
 		return "error.txt", err.Error() + "\n"
 	}
@@ -70,29 +47,7 @@ func run(t *testing.T, settings, claims string) (name, content string) {
 	if err != nil {
 		return "error.txt", err.Error() + "\n"
 	}
-	attributes := make(map[string]any)
-	for k, v := range w.Attributes() {
-		attributes[k] = v.Any()
-	}
-	b, err := json.MarshalIndent(map[string]any{"id": w.ID(), "attributes": attributes}, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "identity.json", string(b) + "\n"
-}
-
-func rewrite(t *testing.T, path string, archive *txtar.Archive, name, content string) {
-	t.Helper()
-	kept := archive.Files[:0]
-	for _, f := range archive.Files {
-		if f.Name != "identity.json" && f.Name != "error.txt" {
-			kept = append(kept, f)
-		}
-	}
-	archive.Files = append(kept, txtar.File{Name: name, Data: []byte(content)})
-	if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return "identity.json", w.ID()
 }
 
 // A value of one type is never taken for one of another, converted, or made from a list (standards 4.23).
