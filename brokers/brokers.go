@@ -18,14 +18,18 @@ const ClientID = "workload"
 // Broker makes one kind of credential. Implementations are safe for concurrent use.
 type Broker interface {
 	// Mint makes the credential that o orders, living no longer than o's grant. It refuses the zero
-	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable.
+	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable or ErrUncertain.
 	Mint(ctx context.Context, o Order) (Credential, error)
 }
 
 // Errors that brokers return, wrapped with what they were doing.
 var (
-	ErrZeroOrder   = errors.New("order carries no grant")
+	ErrZeroOrder = errors.New("order carries no grant")
+	// ErrUnavailable means that the upstream could not be asked, or said no, and that nothing was made: the same
+	// token may try again. A broker that cannot tell returns ErrUncertain.
 	ErrUnavailable = errors.New("the target's upstream is unavailable")
+	// ErrUncertain means that the upstream did not say whether it made the credential: one may exist.
+	ErrUncertain = errors.New("the target's upstream did not say whether it made the credential")
 )
 
 // Order is a checked grant with its lease: what a broker needs and nothing more. It exists only after
@@ -40,7 +44,9 @@ type Order struct {
 type Lease struct {
 	ID        string   // the decision id of this exchange
 	Family    string   // the decision id of the family's first exchange
-	Ancestors []string // leases it descends from, oldest first, without its own
+	Ancestors []string // leases whose end is its end, without its own: the subject's line, oldest first, then the actor's
+	Depth     int      // tokens on the longest way to it, itself included
+	Actors    []string // who acts for the workload, by their ids, the current actor first; nil when nobody does
 	Position  string   // revocation log position that the decision saw
 }
 
@@ -61,7 +67,7 @@ func (o Order) Grant() policy.Grant { return o.grant }
 // Lease returns the lease.
 func (o Order) Lease() Lease {
 	l := o.lease
-	l.Ancestors = slices.Clone(l.Ancestors)
+	l.Ancestors, l.Actors = slices.Clone(l.Ancestors), slices.Clone(l.Actors)
 	return l
 }
 

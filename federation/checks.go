@@ -35,6 +35,8 @@ func (c *registered) check(r *record, now time.Time) error {
 		return badClaim("jti is too long or has control characters")
 	case c.exp.IsZero():
 		return badClaim("exp is missing")
+	case c.delegation.bound: // taken as a bearer token it would come out unbound
+		return badClaim("cnf binds the token to a key, and no proof of that key is taken here")
 	}
 	return c.checkTimes(r, now)
 }

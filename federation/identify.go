@@ -167,7 +167,8 @@ func (a *attempt) described() Token {
 		audiences:   a.claims.aud,
 		fingerprint: a.token.fingerprint,
 		issuedAt:    a.claims.iat, expires: a.claims.exp,
-		singleUse: a.record.SingleUse,
+		singleUse:  a.record.SingleUse,
+		delegation: a.claims.delegation,
 	}
 }
 

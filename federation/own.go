@@ -18,6 +18,7 @@ type ownClaims struct {
 	Own   *struct {
 		Family    string   `json:"family"`
 		Ancestors []string `json:"ancestors"`
+		Depth     int      `json:"depth"`
 		Position  string   `json:"position"`
 		Target    string   `json:"target"`
 	} `json:"sallyport"`
@@ -41,14 +42,26 @@ func (a *attempt) nameOwn(w *Workload) error {
 	if c.Own == nil || c.Own.Family == "" || a.claims.jti == "" {
 		return badClaim("lineage claims are missing")
 	}
+	if err := a.checkActors(); err != nil {
+		return err
+	}
 	w.id, w.trustDomain, w.issuer = a.claims.sub, id.TrustDomain, id.Issuer
 	w.token.lineage = Lineage{
 		Lease:     a.claims.jti,
 		Family:    c.Own.Family,
 		Ancestors: c.Own.Ancestors,
+		Depth:     depth(c.Own.Depth, c.Own.Ancestors),
 		Target:    c.Own.Target,
 		Scopes:    strings.Fields(c.Scope),
 		Position:  c.Own.Position,
 	}
 	return nil
+}
+
+// depth is what the token says, or for a token that says nothing the most its ancestors can amount to.
+func depth(said int, ancestors []string) int {
+	if said > 0 {
+		return said
+	}
+	return len(ancestors) + 1
 }

@@ -48,7 +48,7 @@ func TestOwnTokenCarriesItsLineage(t *testing.T) {
 		t.Errorf("workload %s of %s/%s with %v, want the sub taken apart and no attributes", w.ID(), w.TrustDomain(), w.Issuer(), w.Attributes())
 	}
 	want := federation.Lineage{
-		Lease: "lease-2", Family: "lease-0", Ancestors: []string{"lease-0", "lease-1"},
+		Lease: "lease-2", Family: "lease-0", Ancestors: []string{"lease-0", "lease-1"}, Depth: 3,
 		Target: "orders", Scopes: []string{"read", "write"}, Position: "1.42",
 	}
 	if got := w.Token().Lineage(); !reflect.DeepEqual(got, want) {

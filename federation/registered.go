@@ -23,6 +23,7 @@ type registered struct {
 	iss, sub, jti string
 	aud           []string
 	exp, nbf, iat time.Time
+	delegation    delegation
 	payload       []byte
 	members       []member // every claim, aliasing payload
 }
@@ -69,6 +70,14 @@ func (r *registered) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			r.nbf, err = numericDate(value, "nbf is not a NumericDate")
 		case "iat":
 			r.iat, err = numericDate(value, "iat is not a NumericDate")
+		case "act":
+			r.delegation.acted = true
+			r.delegation.actors, err = parseAct(value)
+		case "may_act":
+			r.delegation.limited = true
+			r.delegation.mayAct, err = parseMayAct(value)
+		case "cnf":
+			r.delegation.bound = true
 		}
 		return err
 	})

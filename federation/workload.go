@@ -58,6 +58,7 @@ type Token struct {
 	expires       time.Time
 	lineage       Lineage
 	singleUse     bool
+	delegation    delegation
 }
 
 // SingleUse reports whether the configured issuer says that its tokens may be exchanged once for each target.
@@ -102,7 +103,8 @@ func (t Token) Lineage() Lineage { return t.lineage }
 type Lineage struct {
 	Lease     string   // id of the lease the token stands for, its jti
 	Family    string   // decision id of the first exchange of the family
-	Ancestors []string // leases it was exchanged from, oldest first, without its own
+	Ancestors []string // leases whose end is its end: what it and its actors' tokens were exchanged from, without its own
+	Depth     int      // tokens on the longest way to it, itself included
 	Target    string   // target the token was minted for
 	Scopes    []string // scopes it was granted
 	Position  string   // "epoch.n": the revocation log position its decision saw

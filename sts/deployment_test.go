@@ -80,7 +80,7 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 		t.Fatal(err)
 	}
 	d.state = d.build(d.world, "config-1")
-	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.clock.now, newID); err != nil {
+	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.marks, d.clock.now, newID); err != nil {
 		t.Fatal(err)
 	}
 	d.handler, err = d.exchanger.Handler(sts.Published{Issuer: d.issuer, Keys: d.keys.Public(), Algorithms: d.keys.Algorithms()}, zerolog.New(d.logs))

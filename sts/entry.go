@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -30,7 +31,8 @@ type entry struct {
 	state    *State // one configuration for the whole attempt
 	decision string
 	now      time.Time // one instant for the whole attempt
-	verified bool      // a signature verified: from here on the attempt belongs in the chain
+	marks    []replay.Key
+	verified bool // a signature verified: from here on the attempt belongs in the chain
 	position revocation.Position
 	rec      audit.Record
 }
@@ -58,13 +60,20 @@ func (e *entry) requested(r request) {
 		Resource:           words(r.want.Resources),
 		Scope:              word(strings.Join(r.want.Scopes, " ")),
 		SubjectTokenType:   string(r.subjectTokenType),
+		ActorTokenType:     string(r.actorTokenType),
 		RequestedTokenType: string(r.requestedType),
 	}
 }
 
-func (e *entry) identified(w federation.Workload) {
-	e.presented(w.Token())
-	s := e.rec.Subject
+// identified puts the subject on record, and acting the actor.
+func (e *entry) identified(w federation.Workload) { e.presented(w.Token()); name(e.rec.Subject, w) }
+
+func (e *entry) acting(w federation.Workload) {
+	e.rec.Actor = described(w.Token())
+	name(e.rec.Actor, w)
+}
+
+func name(s *audit.Subject, w federation.Workload) {
 	s.Workload, s.TrustDomain, s.Issuer = w.ID(), w.TrustDomain(), w.Issuer()
 	s.Attributes = map[string]string{}
 	for name, v := range w.Attributes() {
@@ -75,7 +84,12 @@ func (e *entry) identified(w federation.Workload) {
 // presented puts a token on record whose signature verified.
 func (e *entry) presented(t federation.Token) {
 	e.verified = true
-	e.rec.Subject = &audit.Subject{
+	e.rec.Subject = described(t)
+}
+
+func described(t federation.Token) *audit.Subject {
+	return &audit.Subject{
+		Actors:      t.Actors(),
 		Iss:         t.Issuer(),
 		Sub:         t.Subject(),
 		TokenID:     t.ID(),
@@ -99,12 +113,13 @@ func (e *entry) decided(d policy.Decision) {
 
 // lease names what is about to be minted: its id is the decision id; the first exchange of a family gives
 // the family its id.
-func (e *entry) lease(g policy.Grant) brokers.Lease {
-	parent := g.Workload().Token().Lineage()
+func (e *entry) lease(who parties, g policy.Grant) (brokers.Lease, error) {
 	l := brokers.Lease{ID: e.decision, Family: e.decision, Position: e.position.String()}
-	if !parent.IsZero() {
+	if parent := who.subject.Token().Lineage(); !parent.IsZero() {
 		l.Family = parent.Family
-		l.Ancestors = append(slices.Clone(parent.Ancestors), parent.Lease)
+	}
+	if err := who.descend(&l); err != nil {
+		return brokers.Lease{}, err
 	}
 	e.rec.Granted = &audit.Granted{
 		Target:          g.Target(),
@@ -112,8 +127,8 @@ func (e *entry) lease(g policy.Grant) brokers.Lease {
 		Rule:            g.Rule(),
 		LifetimeSeconds: int64(g.Expires().Sub(e.now) / time.Second),
 	}
-	e.rec.Lease = &audit.Lease{ID: l.ID, Family: l.Family, Ancestors: l.Ancestors, Position: l.Position}
-	return l
+	e.rec.Lease = &audit.Lease{ID: l.ID, Family: l.Family, Ancestors: l.Ancestors, Actors: l.Actors, Position: l.Position}
+	return l, nil
 }
 
 // issued puts the lease on record. Only after it returns nil may the credential leave.
@@ -148,6 +163,9 @@ func (e *entry) refuse(ctx context.Context, err error) *Refusal {
 
 func (e *entry) recordRefusal(ctx context.Context, err error, a answer) error {
 	e.rec.Error, e.rec.Reason = a.code, err.Error()
+	if errors.Is(err, replay.ErrUsed) {
+		e.rec.Signal = audit.SignalReuse
+	}
 	switch {
 	case errors.Is(err, ErrWithdrawn):
 		e.rec.Outcome = audit.Withdrawn
@@ -159,14 +177,13 @@ func (e *entry) recordRefusal(ctx context.Context, err error, a answer) error {
 	if e.rec.Outcome != audit.Withdrawn {
 		e.rec.Lease = nil // nothing was minted, or nothing that left
 	}
-	if rejected := (*federation.RejectedError)(nil); errors.As(err, &rejected) && e.rec.Subject == nil {
+	if rejected := (*federation.RejectedError)(nil); errors.As(err, &rejected) && e.rec.Subject != nil {
+		e.rec.Actor = suspect(rejected)
+	} else if rejected != nil {
 		// An expired token proves nothing any more, and lies around in logs of others: whoever has one must not
 		// be able to fill ours.
 		e.verified = rejected.Verified && !errors.Is(err, federation.ErrExpired)
-		e.rec.Subject = &audit.Subject{TrustDomain: rejected.TrustDomain, Issuer: rejected.Issuer, KeyID: rejected.KeyID}
-		if rejected.Fingerprint != (federation.Fingerprint{}) {
-			e.rec.Subject.Fingerprint = rejected.Fingerprint.String()
-		}
+		e.rec.Subject = suspect(rejected)
 	}
 	if !e.verified {
 		e.audit.Junk(junkReason(err), &e.rec)
@@ -174,6 +191,37 @@ func (e *entry) recordRefusal(ctx context.Context, err error, a answer) error {
 	}
 	return e.append(ctx)
 }
+
+// suspect is what may be said of a token that was refused.
+func suspect(r *federation.RejectedError) *audit.Subject {
+	s := &audit.Subject{TrustDomain: r.TrustDomain, Issuer: r.Issuer, KeyID: r.KeyID}
+	if r.Fingerprint != (federation.Fingerprint{}) {
+		s.Fingerprint = r.Fingerprint.String()
+	}
+	return s
+}
+
+// panicked is deferred: it puts an attempt on record that a panic ended, keeping the lease, of which something may
+// exist, and lets the panic go on under the attempt's decision id.
+func (e *entry) panicked(ctx context.Context) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	e.rec.Outcome, e.rec.Error, e.rec.Reason = audit.Failed, answerServerError.code, "the exchange panicked; the server's log has the place"
+	if e.verified {
+		_ = e.append(ctx)
+	} else {
+		e.audit.Junk("panic", &e.rec)
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	panic(&panicked{e.decision})
+}
+
+// panicked is what is left of a panic's value, which may hold anything.
+type panicked struct{ decision string }
 
 // junkReason is the row's sentinel: a handful of constants, so that counts stay few.
 func junkReason(err error) string {

@@ -24,10 +24,11 @@ var (
 	ErrResourceSyntax   = errors.New("resource is not an absolute URI without fragment")
 	ErrTargetDenied     = errors.New("policy refuses the target")
 	ErrScopeDenied      = errors.New("policy refuses the scope")
-	ErrRevoked          = errors.New("subject token has been revoked")
-	ErrWithdrawn        = errors.New("subject token was revoked while the exchange ran")
+	ErrRevoked          = errors.New("token has been revoked")
+	ErrWithdrawn        = errors.New("a token was revoked while the exchange ran")
 	ErrAmplified        = errors.New("broker made more than was granted")
 	ErrCallerUnknown    = errors.New("caller is not authenticated")
+	ErrCallerAnonymous  = errors.New("caller presented no bearer token")
 	ErrForeignToken     = errors.New("token was not minted here")
 	ErrTargetUnservable = errors.New("granted target has no broker")
 )
@@ -50,6 +51,7 @@ var (
 	answerScope          = answer{status: http.StatusBadRequest, code: string(oidc.InvalidScope), text: "The requested scope was refused."}
 	answerClient         = answer{status: http.StatusUnauthorized, code: string(oidc.InvalidClient), text: "Client authentication was refused.", challenge: `Basic realm="sallyport"`}
 	answerBearer         = answer{status: http.StatusUnauthorized, code: "invalid_token", text: "The caller was refused.", challenge: `Bearer realm="sallyport", error="invalid_token"`}
+	answerAnonymous      = answer{status: http.StatusUnauthorized, code: string(oidc.InvalidClient), text: "Client authentication was refused.", challenge: `Bearer realm="sallyport"`} // RFC 6750 section 3.1: no error code
 	answerForeign        = answer{status: http.StatusBadRequest, code: "unsupported_token_type", text: "Only tokens minted here can be revoked here."}
 	answerMethod         = answer{status: http.StatusMethodNotAllowed, code: string(oidc.InvalidRequest), text: "The method is not allowed."}
 	answerTooLarge       = answer{status: http.StatusRequestEntityTooLarge, code: string(oidc.InvalidRequest), text: "The request is too large."}
@@ -64,6 +66,7 @@ var answers = []struct {
 	answer answer
 }{
 	{ErrCallerUnknown, answerBearer}, // first: it wraps why, and why must not show
+	{ErrCallerAnonymous, answerAnonymous},
 	{ErrForm, answerInvalidRequest},
 	{ErrTooLarge, answerTooLarge},
 	{ErrMethod, answerMethod},
@@ -75,6 +78,7 @@ var answers = []struct {
 	{ErrScopeDenied, answerScope},
 	{ErrRevoked, answerInvalidRequest},
 	{ErrWithdrawn, answerInvalidRequest},
+	{ErrDelegation, answerInvalidRequest},
 	{ErrForeignToken, answerForeign},
 	{ErrAmplified, answerServerError},
 	{ErrTargetUnservable, answerServerError},
@@ -94,6 +98,7 @@ var answers = []struct {
 	{federation.ErrID, answerInvalidRequest},
 
 	{brokers.ErrUnavailable, answerUnavailable},
+	{brokers.ErrUncertain, answerUnavailable},
 	{brokers.ErrZeroOrder, answerServerError},
 	{revocation.ErrUnavailable, answerUnavailable},
 	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token

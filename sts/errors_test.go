@@ -124,7 +124,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 	invalidRequest, invalidTarget, unavailable, fault := want{400, "invalid_request"}, want{400, "invalid_target"}, want{503, "temporarily_unavailable"}, want{500, "server_error"}
 	expected := map[error]want{
 		ErrForm: invalidRequest, ErrTooLarge: {413, "invalid_request"}, ErrMethod: {405, "invalid_request"},
-		ErrGrantType: {400, "unsupported_grant_type"}, ErrClient: {401, "invalid_client"}, ErrCallerUnknown: {401, "invalid_token"},
+		ErrGrantType: {400, "unsupported_grant_type"}, ErrClient: {401, "invalid_client"}, ErrCallerUnknown: {401, "invalid_token"}, ErrCallerAnonymous: {401, "invalid_client"}, ErrDelegation: invalidRequest, brokers.ErrUncertain: unavailable,
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget,
 		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
 		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, revocation.ErrUnavailable: unavailable, audit.ErrUnavailable: unavailable,

@@ -11,6 +11,8 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -27,17 +29,18 @@ type Exchanger struct {
 	state       atomic.Pointer[State]
 	audit       Audit
 	revocations *revocation.Set
+	marks       replay.Marks // nil: whatever needs a mark is refused
 	now         func() time.Time
 	newID       func() string
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:
-// 128 random bits, printable without quoting.
-func NewExchanger(s *State, log Audit, r *revocation.Set, now func() time.Time, newID func() string) (*Exchanger, error) {
+// 128 random bits, printable without quoting. marks may be nil: what may be used only once is then not exchanged at all.
+func NewExchanger(s *State, log Audit, r *revocation.Set, marks replay.Marks, now func() time.Time, newID func() string) (*Exchanger, error) {
 	if s == nil || s.Trust == nil || s.Policy == nil || log == nil || r == nil || now == nil || newID == nil {
 		return nil, fmt.Errorf("exchanger needs a state, an audit log, revocations, a clock and ids")
 	}
-	x := &Exchanger{audit: log, revocations: r, now: now, newID: newID}
+	x := &Exchanger{audit: log, revocations: r, marks: marks, now: now, newID: newID}
 	x.state.Store(s)
 	return x, nil
 }
@@ -52,6 +55,7 @@ func (x *Exchanger) ConfigHash() string { return x.state.Load().Hash }
 // the wire may say. What the operator may know is in the audit record of the same decision id.
 func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) {
 	entry := x.open(in) // one entry per attempt, closed on every path below
+	defer entry.panicked(ctx)
 	req, err := parse(in)
 	if err != nil {
 		return Response{}, entry.refuse(ctx, err)
@@ -64,8 +68,14 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 	if err != nil {
 		return Response{}, entry.refuse(ctx, err)
 	}
-	cred, err := x.mint(ctx, grant, entry)
+	if err := x.once(ctx, grant, entry); err != nil {
+		return Response{}, entry.refuse(ctx, err)
+	}
+	cred, err := x.mint(ctx, who, grant, entry)
 	if err != nil {
+		if madeNothing(err) {
+			x.release(ctx, entry)
+		}
 		return Response{}, entry.refuse(ctx, err)
 	}
 	if err := entry.issued(ctx, cred); err != nil {
@@ -74,19 +84,38 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 	return respond(req, cred, entry), nil
 }
 
-// identify verifies the subject token and asks whether it is dead.
-func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (federation.Workload, error) {
+// identify verifies the subject token and the actor token, each as its own token of its own issuer, and asks whether
+// either is dead.
+func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (parties, error) {
 	e.requested(req)
-	who, err := e.state.Trust.Identify(ctx, req.subjectToken, e.now)
+	var who parties
+	var err error
+	if who.subject, err = x.verify(ctx, req.subjectToken, req.subjectTokenType, e, e.identified); err != nil {
+		return parties{}, err
+	}
+	presented := !req.actorToken.IsZero()
+	if presented {
+		who.actor, err = x.verify(ctx, req.actorToken, req.actorTokenType, e, e.acting)
+	} else {
+		who.actor = who.subject.Actor() // by our own word: the outermost actor, and no other, matters to policy
+	}
+	if err != nil {
+		return parties{}, fmt.Errorf("actor token: %w", err)
+	}
+	return who, who.checkDelegation(presented)
+}
+
+// verify is what one token goes through. known is told of a workload before anything else can refuse it.
+func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.TokenType, e *entry, known func(federation.Workload)) (federation.Workload, error) {
+	who, err := e.state.Trust.Identify(ctx, raw, e.now)
 	if err != nil {
 		return federation.Workload{}, err
 	}
-	e.identified(who)
+	known(who)
 	lineage := who.Token().Lineage()
 	switch {
-	case req.subjectTokenType == oidc.AccessTokenType && lineage.IsZero(),
-		req.subjectTokenType == oidc.IDTokenType && !lineage.IsZero():
-		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared subject_token_type", federation.ErrTokenType)
+	case declared == oidc.AccessTokenType && lineage.IsZero(), declared == oidc.IDTokenType && !lineage.IsZero():
+		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared type", federation.ErrTokenType)
 	}
 	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
 		return federation.Workload{}, fmt.Errorf("%w: lease %s, by %s", ErrRevoked, dead.Lease, dead.Decision)
@@ -96,9 +125,9 @@ func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (federa
 
 // authorize decides, and nothing else. The position is read first: whatever is revoked from here on is
 // newer than the decision, and the check after the mint sees it.
-func (x *Exchanger) authorize(who federation.Workload, req request, e *entry) (policy.Grant, error) {
+func (x *Exchanger) authorize(who parties, req request, e *entry) (policy.Grant, error) {
 	e.position = x.revocations.Position()
-	decision := e.state.Policy.Decide(policy.Facts{Workload: who, Want: req.want, Time: e.now})
+	decision := e.state.Policy.Decide(policy.Facts{Workload: who.subject, Actor: who.actor, Want: req.want, Time: e.now, Address: req.remote})
 	e.decided(decision)
 	grant, ok := decision.Grant()
 	switch {
@@ -113,12 +142,16 @@ func (x *Exchanger) authorize(who federation.Workload, req request, e *entry) (p
 
 // mint orders from exactly one broker, checks what came back against the grant, and asks the revocation
 // mirror once more: what died meanwhile is withdrawn, not returned.
-func (x *Exchanger) mint(ctx context.Context, g policy.Grant, e *entry) (brokers.Credential, error) {
+func (x *Exchanger) mint(ctx context.Context, who parties, g policy.Grant, e *entry) (brokers.Credential, error) {
 	broker, ok := e.state.Brokers[g.Target()]
 	if !ok {
 		return brokers.Credential{}, fmt.Errorf("%w: %s", ErrTargetUnservable, g.Target())
 	}
-	order, err := brokers.NewOrder(g, e.lease(g), e.now)
+	lease, err := e.lease(who, g)
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	order, err := brokers.NewOrder(g, lease, e.now)
 	if err != nil {
 		return brokers.Credential{}, err
 	}
@@ -129,8 +162,7 @@ func (x *Exchanger) mint(ctx context.Context, g policy.Grant, e *entry) (brokers
 	if err := amplifies(g, cred, e.now); err != nil {
 		return brokers.Credential{}, err
 	}
-	lineage := g.Workload().Token().Lineage()
-	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
+	if dead, ok := x.revocations.Dead(lease.ID, lease.Ancestors); ok { // both parents and theirs
 		return brokers.Credential{}, fmt.Errorf("%w: lease %s, by %s", ErrWithdrawn, dead.Lease, dead.Decision)
 	}
 	return cred, nil
@@ -146,6 +178,8 @@ func amplifies(g policy.Grant, c brokers.Credential, now time.Time) error {
 		return fmt.Errorf("%w: it says nothing of its end", ErrAmplified)
 	case c.Expires.After(g.Expires()):
 		return fmt.Errorf("%w: it expires %s after the grant", ErrAmplified, c.Expires.Sub(g.Expires()))
+	case !g.Actor().Token().Expires().IsZero() && c.Expires.After(g.Actor().Token().Expires()):
+		return fmt.Errorf("%w: it outlives the actor token", ErrAmplified)
 	case c.Expires.Sub(now) < time.Second:
 		return fmt.Errorf("%w: less than a second is left of it", federation.ErrExpired)
 	}

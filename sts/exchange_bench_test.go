@@ -124,7 +124,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), brokers.Deps{Issuer: self, Signer: signer, Now: time.Now})
 	mustBench(b, err)
 	x, err := sts.NewExchanger(&sts.State{Trust: trust, Policy: p, Brokers: map[string]brokers.Broker{"orders": broker}, Hash: "bench"},
-		log, revoked, time.Now, func() string { return strings.ToLower(rand.Text()) })
+		log, revoked, nil, time.Now, func() string { return strings.ToLower(rand.Text()) })
 	mustBench(b, err)
 	now := time.Now()
 	token := platform.Sign(federationtest.Claims{

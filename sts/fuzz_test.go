@@ -44,7 +44,7 @@ func FuzzForm(f *testing.F) {
 			}
 			return
 		}
-		if req.subjectToken.IsZero() || !subjectTokenTypes[req.subjectTokenType] || req.subjectToken.Reveal() == "query" || slices.Contains(req.want.Audiences, "query") {
+		if req.subjectToken.IsZero() || !inputTokenTypes[req.subjectTokenType] || req.subjectToken.Reveal() == "query" || slices.Contains(req.want.Audiences, "query") {
 			t.Fatalf("an unusable request passed: %+v", req)
 		}
 		if len(body) > maxBody || strings.Count(body, "&") >= maxPairs || !strings.Contains(strings.ToLower(contentType), formMedia) {

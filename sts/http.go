@@ -126,7 +126,12 @@ func (x *Exchanger) recovered(log zerolog.Logger) func(http.Handler) http.Handle
 					if v == http.ErrAbortHandler {
 						panic(v)
 					}
-					refusal := &Refusal{Decision: x.newID(), answer: answerServerError}
+					refusal := &Refusal{answer: answerServerError}
+					if p, ok := v.(*panicked); ok { // an exchange: its record has this id
+						refusal.Decision = p.decision
+					} else {
+						refusal.Decision = x.newID()
+					}
 					log.Error().Str("path", r.URL.Path).Str("decision", refusal.Decision).Bytes("stack", debug.Stack()).Msg("a handler panicked")
 					refusal.write(w)
 				}

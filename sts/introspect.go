@@ -3,6 +3,7 @@ package sts
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,23 @@ type introspection struct {
 	ClientID  string                   `json:"client_id,omitempty"`
 	Scope     oidc.SpaceDelimitedArray `json:"scope,omitempty"`
 	TokenType string                   `json:"token_type,omitempty"`
+	Actor     *actor                   `json:"act,omitempty"`
 	Family    string                   `json:"sallyport_family,omitempty"`
+}
+
+// actor is one link of the chain of delegation, as the token has it (RFC 8693 section 4.1).
+type actor struct {
+	Issuer  string `json:"iss"`
+	Subject string `json:"sub"`
+	Before  *actor `json:"act,omitempty"`
+}
+
+func actors(t federation.Token) *actor {
+	var out *actor
+	for _, id := range slices.Backward(t.Actors()) {
+		out = &actor{t.Issuer(), id, out}
+	}
+	return out
 }
 
 // serveIntrospect answers RFC 7662. A caller that is not authenticated gets 401; an authenticated one gets
@@ -69,7 +86,9 @@ func question(w http.ResponseWriter, r *http.Request) (string, error) {
 // alive now. Everything else is one error.
 func (x *Exchanger) caller(r *http.Request, s *State, now time.Time) (federation.Workload, error) {
 	scheme, bearer, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || len(r.Header.Values("Authorization")) != 1 {
+	if n := len(r.Header.Values("Authorization")); n == 0 || n == 1 && !strings.EqualFold(scheme, "Bearer") {
+		return federation.Workload{}, ErrCallerAnonymous
+	} else if !ok || n > 1 {
 		return federation.Workload{}, fmt.Errorf("%w: no bearer token", ErrCallerUnknown)
 	}
 	who, err := x.alive(r, s, secret.New(bearer), now)
@@ -116,6 +135,7 @@ func (x *Exchanger) introspect(r *http.Request, s *State, caller federation.Work
 		ClientID:  brokers.ClientID,
 		Scope:     lineage.Scopes,
 		TokenType: "Bearer",
+		Actor:     actors(t),
 		Family:    lineage.Family,
 	}
 }

@@ -48,10 +48,17 @@ func TestIntrospectionCallerMustBeAuthenticated(t *testing.T) {
 		"two headers":                {"Authorization", "Bearer " + caller, "Authorization", "Bearer " + caller},
 		"a bad signature":            {"Authorization", "Bearer " + caller[:len(caller)-8] + "AAAAAAAA"},
 	} {
-		d.refused(name, 401, "invalid_token", func() answer { return d.post("/introspect", url.Values{"token": {token}}, headers...) })
+		code, challenge := "invalid_token", `Bearer realm="sallyport", error="invalid_token"`
+		if name == "none" || name == "empty" || name == "Basic" { // RFC 6750 section 3.1: nothing was presented, nothing is wrong with it
+			code, challenge = "invalid_client", `Bearer realm="sallyport"`
+		}
+		a := d.refused(name, 401, code, func() answer { return d.post("/introspect", url.Values{"token": {token}}, headers...) })
+		if got := a.header.Get("WWW-Authenticate"); got != challenge {
+			t.Errorf("%s: challenge %s, want %s", name, got, challenge)
+		}
 	}
 	for name, body := range map[string]string{"bearer in the body": "token=x&access_token=" + caller, "bearer in the query": "token=x"} {
-		d.refused(name, 401, "invalid_token", func() answer {
+		d.refused(name, 401, "invalid_client", func() answer {
 			return d.send(http.MethodPost, "/introspect?access_token="+caller, body, "Content-Type", formType)
 		})
 	}

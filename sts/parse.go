@@ -24,6 +24,9 @@ type Request struct {
 type request struct {
 	subjectToken     secret.Value
 	subjectTokenType oidc.TokenType
+	actorToken       secret.Value // the zero Value when nobody acts for the subject
+	actorTokenType   oidc.TokenType
+	remote           netip.Addr
 	requestedType    oidc.TokenType // "" when the caller leaves the choice to us
 	want             policy.Want
 }
@@ -38,13 +41,15 @@ func parse(in Request) (request, error) {
 	out := request{
 		subjectToken:     secret.New(p.single("subject_token")),
 		subjectTokenType: oidc.TokenType(p.single("subject_token_type")),
+		actorToken:       secret.New(p.single("actor_token")),
+		actorTokenType:   oidc.TokenType(p.single("actor_token_type")),
+		remote:           in.Remote,
 		requestedType:    oidc.TokenType(p.single("requested_token_type")),
 		want: policy.Want{
 			Audiences: repeated(in.Form, "audience"),
 			Resources: repeated(in.Form, "resource"),
 		},
 	}
-	actorToken, actorType := p.single("actor_token"), p.single("actor_token_type")
 	scope := p.single("scope")
 	secrets := p.single("client_secret") + p.single("client_assertion") + p.single("client_assertion_type")
 	p.single("client_id")
@@ -63,14 +68,14 @@ func parse(in Request) (request, error) {
 		return request{}, fmt.Errorf("%w: subject_token is missing", ErrForm)
 	case out.subjectTokenType == "":
 		return request{}, fmt.Errorf("%w: subject_token_type is missing", ErrForm)
-	case !subjectTokenTypes[out.subjectTokenType]:
+	case !inputTokenTypes[out.subjectTokenType]:
 		return request{}, fmt.Errorf("%w: subject_token_type is not supported", ErrForm)
 	case out.requestedType != "" && !requestedTokenTypes[out.requestedType]:
 		return request{}, fmt.Errorf("%w: requested_token_type is not supported", ErrForm)
-	case (actorToken == "") != (actorType == ""):
+	case out.actorToken.IsZero() != (out.actorTokenType == ""):
 		return request{}, fmt.Errorf("%w: actor_token and actor_token_type come together", ErrForm)
-	case actorToken != "":
-		return request{}, fmt.Errorf("%w: actor tokens are not supported", ErrForm)
+	case out.actorTokenType != "" && !inputTokenTypes[out.actorTokenType]:
+		return request{}, fmt.Errorf("%w: actor_token_type is not supported", ErrForm)
 	}
 	var err error
 	if out.want.Scopes, err = scopes(scope); err != nil {
@@ -106,7 +111,7 @@ func scopes(s string) ([]string, error) {
 
 // The declared type picks the validator; there is no sniffing (RFC 8693 section 3).
 var (
-	subjectTokenTypes = map[oidc.TokenType]bool{
+	inputTokenTypes = map[oidc.TokenType]bool{
 		oidc.JWTTokenType:    true, // a platform's token, or one of ours
 		oidc.IDTokenType:     true, // a platform's token
 		oidc.AccessTokenType: true, // one of ours (RFC 8693 section 3: issued by this server)

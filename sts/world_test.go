@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -76,6 +77,7 @@ type world struct {
 	policy      policy.Config
 	brokers     map[string]brokers.Broker // instead of the jwt broker
 	log         revocation.Log
+	marks       replay.Marks
 	audit       sts.Audit // beside the recorder
 }
 
@@ -86,6 +88,7 @@ func newWorld(t testing.TB) *world {
 		partner: federationtest.NewNamed(t, "https://partner.example", jose.ES256),
 		brokers: map[string]brokers.Broker{},
 		log:     new(memory),
+		marks:   &marks{held: map[replay.Key]string{}},
 	}
 	w.issuers = []federation.Issuer{
 		trusted("prod.example", "cluster", w.cluster), trusted("prod.example", "ci", w.ci),

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/brokers"
@@ -88,12 +89,31 @@ type claims struct {
 	ID       string  `json:"jti"`
 	ClientID string  `json:"client_id"`
 	Scope    string  `json:"scope,omitempty"`
+	Actor    *actor  `json:"act,omitempty"`
 	Lineage  lineage `json:"sallyport"`
+}
+
+// actor is one link of the chain of delegation: who acts, and by whose word (RFC 8693 section 4.1). Nothing but
+// identity belongs in it.
+type actor struct {
+	Issuer  string `json:"iss"`
+	Subject string `json:"sub"`
+	Before  *actor `json:"act,omitempty"`
+}
+
+// chain nests actors, the current one outermost.
+func (b *Broker) chain(ids []string) *actor {
+	var out *actor
+	for _, id := range slices.Backward(ids) {
+		out = &actor{b.issuer, id, out}
+	}
+	return out
 }
 
 type lineage struct {
 	Family    string   `json:"family"`
 	Ancestors []string `json:"ancestors,omitempty"`
+	Depth     int      `json:"depth,omitempty"`
 	Target    string   `json:"target"`
 	Position  string   `json:"position"`
 }
@@ -114,7 +134,8 @@ func (b *Broker) Mint(_ context.Context, o brokers.Order) (brokers.Credential, e
 		ID:       lease.ID,
 		ClientID: brokers.ClientID,
 		Scope:    strings.Join(grant.Scopes(), " "),
-		Lineage:  lineage{lease.Family, lease.Ancestors, grant.Target(), lease.Position},
+		Actor:    b.chain(lease.Actors),
+		Lineage:  lineage{lease.Family, lease.Ancestors, lease.Depth, grant.Target(), lease.Position},
 	})
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("signing a token for target %s: %w", grant.Target(), err)

@@ -96,6 +96,7 @@ func explanation(r audit.Record) [][]string {
 	for _, reason := range r.Reasons {
 		add("policy", reason)
 	}
+	add("theft signal", r.Signal)
 	if r.Near != nil {
 		add("nearest rule", r.Near.Rule)
 		add("  "+r.Near.Claim, fmt.Sprintf("expected %s, found %s", r.Near.Expected, r.Near.Found))
@@ -109,6 +110,12 @@ func explanation(r audit.Record) [][]string {
 			add("  "+name, s.Attributes[name])
 		}
 	}
+	if a := r.Actor; a != nil {
+		add("actor", a.Workload)
+		add("  issuer", strings.Trim(a.TrustDomain+"/"+a.Issuer, "/"))
+		add("  token", a.TokenID)
+		add("  fingerprint", a.Fingerprint)
+	}
 	if q := r.Requested; q != nil {
 		add("asked for", strings.Join(append(slices.Clone(q.Audience), q.Resource...), " "))
 		add("scope asked", q.Scope)
@@ -121,6 +128,7 @@ func explanation(r audit.Record) [][]string {
 	if l := r.Lease; l != nil {
 		add("lease", l.ID)
 		add("family", l.Family)
+		add("acting", strings.Join(l.Actors, " for "))
 		add("exchanged from", strings.Join(l.Ancestors, " "))
 		if !l.Expires.IsZero() {
 			add("expires", l.Expires.UTC().Format(time.RFC3339))

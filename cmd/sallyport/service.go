@@ -113,7 +113,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, time.Now, newID); err != nil {
+	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, nil, time.Now, newID); err != nil {
 		return nil, err
 	}
 	s.workload, err = s.exchanger.Handler(sts.Published{

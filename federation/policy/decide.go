@@ -137,7 +137,7 @@ func (p *Policy) Decide(f Facts) Decision {
 	if target == nil {
 		return deny(RefusedTarget, why)
 	}
-	if l := f.Workload.Token().Lineage(); !l.IsZero() && len(l.Ancestors)+1 >= MaxDepth {
+	if l := f.Workload.Token().Lineage(); !l.IsZero() && l.Depth >= MaxDepth {
 		return deny(RefusedTarget, fmt.Sprintf("the subject token ends a chain of %d tokens, the most there may be", MaxDepth))
 	}
 	for _, i := range p.deny[f.Workload.TrustDomain()] {
@@ -276,6 +276,9 @@ func grant(r *Rule, t *Target, f Facts) Decision {
 	}
 	expires := f.Time.Add(lifetime)
 	if end := f.Workload.Token().Expires(); end.Before(expires) {
+		expires = end
+	}
+	if end := f.Actor.Token().Expires(); !end.IsZero() && end.Before(expires) {
 		expires = end
 	}
 	return Decision{

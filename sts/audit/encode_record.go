@@ -32,6 +32,7 @@ func (e *encoder) record(r *Record) {
 	e.optional("error", r.Error)
 	e.optional("reason", r.Reason)
 	e.list("reasons", r.Reasons)
+	e.optional("signal", r.Signal)
 	if n := r.Near; n != nil {
 		e.open("near")
 		e.text("rule", n.Rule)
@@ -90,6 +91,7 @@ func (e *encoder) subject(key string, s *Subject) {
 		}
 		e.b = append(e.b, '}')
 	}
+	e.list("actors", s.Actors)
 	e.b = append(e.b, '}')
 }
 
@@ -102,6 +104,7 @@ func (e *encoder) asked(r *Requested) {
 	e.list("resource", r.Resource)
 	e.optional("scope", r.Scope)
 	e.optional("subject_token_type", r.SubjectTokenType)
+	e.optional("actor_token_type", r.ActorTokenType)
 	e.optional("requested_token_type", r.RequestedTokenType)
 	e.b = append(e.b, '}')
 }
@@ -114,6 +117,7 @@ func (e *encoder) lease(l *Lease) {
 	e.text("id", l.ID)
 	e.optional("family", l.Family)
 	e.list("ancestors", l.Ancestors)
+	e.list("actors", l.Actors)
 	e.optional("position", l.Position)
 	e.known("expires", l.Expires)
 	e.optional("kind", l.Kind)

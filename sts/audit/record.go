@@ -43,6 +43,7 @@ type Record struct {
 	Error    string    `json:"error,omitempty"`   // error code on the wire
 	Reason   string    `json:"reason,omitempty"`  // for the operator, never for the caller
 	Reasons  []string  `json:"reasons,omitempty"` // of the policy
+	Signal   string    `json:"signal,omitempty"`  // of a theft: see the Signal constants
 	Near     *Near     `json:"near,omitempty"`
 	Config   string    `json:"config,omitempty"` // hash of the loaded configuration
 	Remote   string    `json:"remote,omitempty"` // address of the caller
@@ -63,6 +64,9 @@ type Record struct {
 	Junk      *Junk      `json:"junk,omitempty"`
 	Head      *Head      `json:"head,omitempty"`
 }
+
+// SignalReuse means that a token was presented again that may be used once: of the two who have it, one is a thief.
+const SignalReuse = "single-use token presented again"
 
 // Near is the rule that nearly matched a refused request.
 type Near struct {
@@ -86,6 +90,7 @@ type Subject struct {
 	IssuedAt    time.Time         `json:"issued_at,omitzero"`
 	Expires     time.Time         `json:"expires,omitzero"`
 	Attributes  map[string]string `json:"attributes,omitempty"`
+	Actors      []string          `json:"actors,omitempty"` // who acts by the token's own word, current first
 }
 
 // Requested is what the caller asked for, in its own words.
@@ -94,6 +99,7 @@ type Requested struct {
 	Resource           []string `json:"resource,omitempty"`
 	Scope              string   `json:"scope,omitempty"`
 	SubjectTokenType   string   `json:"subject_token_type,omitempty"`
+	ActorTokenType     string   `json:"actor_token_type,omitempty"`
 	RequestedTokenType string   `json:"requested_token_type,omitempty"`
 }
 
@@ -109,7 +115,8 @@ type Granted struct {
 type Lease struct {
 	ID          string    `json:"id"`
 	Family      string    `json:"family,omitempty"`
-	Ancestors   []string  `json:"ancestors,omitempty"` // oldest first
+	Ancestors   []string  `json:"ancestors,omitempty"` // of the subject token, oldest first, then of the actor's
+	Actors      []string  `json:"actors,omitempty"`    // workload ids, current actor first
 	Position    string    `json:"position,omitempty"`  // "epoch.n" of the revocation log that the decision saw
 	Expires     time.Time `json:"expires,omitzero"`
 	Kind        string    `json:"kind,omitempty"` // of the broker
