@@ -103,7 +103,7 @@ func TestMintedTokenIsAnAccessTokenOfRFC9068(t *testing.T) {
 	want := map[string]any{
 		"iss": d.issuer, "sub": "spiffe://prod.example/cluster/checkout/api", "aud": "https://orders.example/api", "client_id": "workload",
 		"iat": now, "exp": now + 600, "jti": m.decision, "scope": "read",
-		"sallyport": map[string]any{"family": m.decision, "target": "orders", "position": "1.0"},
+		"sallyport": map[string]any{"depth": 1, "family": m.decision, "target": "orders", "position": "1.0"},
 	}
 	if got := mustJSON(m.claims); got != mustJSON(want) {
 		t.Errorf("claims %s,\nwant %s and no claim of the subject token", got, mustJSON(want))
