@@ -88,7 +88,10 @@ type Credential struct {
 	Fingerprint string // SHA-256 of the signing input in hex, for a JWT; "" otherwise
 }
 
-// Signer signs claims as a compact JWS with one of our keys. The header's typ is typ.
+// Header is what a broker chooses of a token's header. Algorithm "" is the deployment's default.
+type Header = struct{ Algorithm, Type string }
+
+// Signer signs claims as a compact JWS with one of our keys. What it may not sign now wraps an error of its own.
 type Signer interface {
-	Sign(typ string, claims any) (string, error)
+	Sign(ctx context.Context, h Header, claims any) (string, error)
 }

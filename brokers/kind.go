@@ -19,16 +19,23 @@ type Target struct {
 	Name     string
 	Resource string // "" for none
 	Scopes   []string
+	Signing  []string // algorithms that the service signs with, the default first; nil when that is not known
 }
 
 // Problem is one reason why a target's settings do not load. Path is inside the settings block.
 type Problem struct{ Path, Message string }
 
+// AssertionsPath, behind our issuer identifier, makes the issuer identifier of assertions.
+const AssertionsPath = "/assertions"
+
 // Deps is what the service lends to brokers.
 type Deps struct {
 	Issuer string // our issuer identifier
 	Signer Signer
-	Now    func() time.Time
+	// Assertions signs, under the issuer Issuer + [AssertionsPath], what is shown to others when we call them. Its
+	// tokens are never handed out.
+	Assertions Signer
+	Now        func() time.Time
 }
 
 // NewKind describes a kind of credential whose settings have the Go type S. check must have no side

@@ -121,7 +121,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"GET", "/readyz", 405}: func() answer { return askOps("HEAD", "/readyz") },
 		{"GET", "/readyz", 503}: func() answer { failing = state; defer func() { failing = nil }(); return askOps("GET", "/readyz") },
 	}
-	for _, path := range []string{"/jwks", openID, oauthServer} {
+	for _, path := range []string{"/jwks", openID, oauthServer, "/assertions/jwks", "/assertions" + openID, "/assertions" + oauthServer, oauthServer + "/assertions"} {
 		provoke[documented{"GET", path, 200}] = get(path)
 		provoke[documented{"GET", path, 304}] = get(path, "If-None-Match", "*")
 		provoke[documented{"GET", path, 405}] = func() answer { return d.send("POST", path, "") }
@@ -147,7 +147,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	for left := range provoke {
 		t.Errorf("%s is not documented", left)
 	}
-	for _, path := range []string{"/", "/tokens", "/.well-known/", "/metrics", "/livez", "/admin/v1/", "/assertions/jwks"} { // ops and admin are elsewhere
+	for _, path := range []string{"/", "/tokens", "/.well-known/", "/metrics", "/livez", "/admin/v1/", "/assertions/token"} { // ops and admin are elsewhere
 		if d.contract.doc.Paths.Value(path) == nil {
 			if a := d.send("GET", path, ""); a.status != 404 {
 				t.Errorf("%s on the workload listener answers %d", path, a.status)

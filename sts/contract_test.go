@@ -137,8 +137,8 @@ func (c *contract) path(p string) string {
 	if c.base == "" {
 		return p
 	}
-	if p == inserted+c.base {
-		return inserted
+	if p == inserted+c.base || p == inserted+c.base+"/assertions" {
+		return strings.Replace(p, c.base, "", 1)
 	}
 	if below, ok := strings.CutPrefix(p, c.base+"/"); ok && p != c.base+inserted {
 		return "/" + below

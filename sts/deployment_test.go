@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/rs/zerolog"
 
 	"github.com/sallyport-sts/sallyport/brokers"
@@ -70,7 +71,7 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 		change(d.world)
 	}
 	d.recorder = &recorder{also: d.audit}
-	d.keys = newKeys(t, d.clock.now())
+	d.keys = newKeys(t, d.clock.now)
 	d.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }))
 	d.server.StartTLS()
 	t.Cleanup(d.close)
@@ -83,7 +84,7 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.marks, d.clock.now, newID); err != nil {
 		t.Fatal(err)
 	}
-	d.handler, err = d.exchanger.Handler(sts.Published{Issuer: d.issuer, Keys: d.keys.Public(), Algorithms: d.keys.Algorithms()}, zerolog.New(d.logs))
+	d.handler, err = d.exchanger.Handler(sts.Published{Issuer: d.issuer, Tokens: d.keys.Tokens(), Assertions: d.keys.Assertions()}, zerolog.New(d.logs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,13 +94,20 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 	return d
 }
 
-func newKeys(t testing.TB, now time.Time) *keys.Keys {
+func newKeys(t testing.TB, now func() time.Time) *keys.Keys {
 	t.Helper()
 	kek, err := keys.NewKEK(secret.New(base64.StdEncoding.EncodeToString(make([]byte, 32))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := keys.Open(t.TempDir(), kek, false, now)
+	sealer, err := keys.NewSealer(kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := keys.Open(t.Context(), keys.Config{
+		Dir: t.TempDir(), Sealer: sealer, Now: now,
+		Plan: keys.Plan{Algorithms: []jose.SignatureAlgorithm{jose.ES256}, RotateEvery: keys.DefaultRotateEvery, PublishBefore: keys.DefaultPublishBefore},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +117,7 @@ func newKeys(t testing.TB, now time.Time) *keys.Keys {
 // build compiles a state, as a reload does.
 func (d *deployment) build(w *world, hash string) *sts.State {
 	d.t.Helper()
-	own := &federation.Own{URL: d.issuer, Keys: d.keys, Algorithms: d.keys.Algorithms()}
+	own := &federation.Own{URL: d.issuer, Keys: d.keys.Tokens(), Algorithms: keys.Supported()}
 	if w.ownKeys != nil {
 		own.Keys = w.ownKeys
 	}
@@ -121,14 +129,10 @@ func (d *deployment) build(w *world, hash string) *sts.State {
 	if len(problems) > 0 {
 		d.t.Fatalf("policy: %v", problems)
 	}
-	signer, err := d.keys.Signer("at+jwt")
-	if err != nil {
-		d.t.Fatal(err)
-	}
 	byTarget := map[string]brokers.Broker{}
 	for _, target := range w.policy.Targets {
 		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{},
-			brokers.Deps{Issuer: d.issuer, Signer: signer, Now: d.clock.now})
+			brokers.Deps{Issuer: d.issuer, Signer: d.keys.Tokens(), Assertions: d.keys.Assertions(), Now: d.clock.now})
 		if err != nil {
 			d.t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -100,6 +101,8 @@ var answers = []struct {
 	{brokers.ErrUnavailable, answerUnavailable},
 	{brokers.ErrUncertain, answerUnavailable},
 	{brokers.ErrZeroOrder, answerServerError},
+	{keys.ErrStale, answerUnavailable},
+	{keys.ErrInactive, answerUnavailable},
 	{revocation.ErrUnavailable, answerUnavailable},
 	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token
 	{replay.ErrUnavailable, answerUnavailable},

@@ -88,9 +88,12 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	dir := b.TempDir()
 	kek, err := keys.NewKEK(secret.New(base64.StdEncoding.EncodeToString(make([]byte, 32))))
 	mustBench(b, err)
-	k, err := keys.Open(dir, kek, false, time.Now())
+	sealer, err := keys.NewSealer(kek)
 	mustBench(b, err)
-	signer, err := k.Signer("at+jwt")
+	k, err := keys.Open(b.Context(), keys.Config{
+		Dir: dir, Sealer: sealer, Now: time.Now,
+		Plan: keys.Plan{Algorithms: []jose.SignatureAlgorithm{jose.ES256}, RotateEvery: keys.DefaultRotateEvery, PublishBefore: keys.DefaultPublishBefore},
+	})
 	mustBench(b, err)
 	store, err := embedded.Open(dir)
 	mustBench(b, err)
@@ -109,7 +112,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	trust, err := federation.NewTrust([]federation.Issuer{{
 		TrustDomain: "prod.example", Name: "cluster-1", URL: platform.URL(), Audiences: []string{self},
 		Algorithms: platform.Algorithms(), Keys: platform.KeySet(), Adapter: adapter,
-	}}, &federation.Own{URL: self, Keys: k, Algorithms: k.Algorithms()})
+	}}, &federation.Own{URL: self, Keys: k.Tokens(), Algorithms: keys.Supported()})
 	mustBench(b, err)
 	p, problems := policy.New(policy.Config{
 		Issuers: []policy.Issuer{{TrustDomain: "prod.example", Name: "cluster-1", Schema: adapter.Schema()}},
@@ -121,7 +124,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	if len(problems) > 0 {
 		b.Fatal(problems)
 	}
-	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), brokers.Deps{Issuer: self, Signer: signer, Now: time.Now})
+	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), brokers.Deps{Issuer: self, Signer: k.Tokens(), Now: time.Now})
 	mustBench(b, err)
 	x, err := sts.NewExchanger(&sts.State{Trust: trust, Policy: p, Brokers: map[string]brokers.Broker{"orders": broker}, Hash: "bench"},
 		log, revoked, nil, time.Now, func() string { return strings.ToLower(rand.Text()) })

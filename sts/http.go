@@ -7,16 +7,10 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-jose/go-jose/v4"
 	"github.com/rs/zerolog"
-)
 
-// Published is what the metadata documents and the key set say; it changes only with the keys.
-type Published struct {
-	Issuer     string // our issuer identifier, without trailing slash
-	Keys       jose.JSONWebKeySet
-	Algorithms []jose.SignatureAlgorithm
-}
+	"github.com/sallyport-sts/sallyport/brokers"
+)
 
 // Handler returns the workload listener's handler: the protocol endpoints of design section 5 below the
 // issuer's path. log is for operators; it sees no token and no claim.
@@ -26,27 +20,23 @@ func (x *Exchanger) Handler(p Published, log zerolog.Logger) (http.Handler, erro
 		return nil, err
 	}
 	base := strings.TrimSuffix(u.Path, "/")
-	keys, err := newDocument("application/jwk-set+json", p.Keys)
-	if err != nil {
-		return nil, err
-	}
-	openid, err := newDocument("application/json", openIDConfiguration(p))
-	if err != nil {
-		return nil, err
-	}
-	server, err := newDocument("application/json", authorizationServer(p))
-	if err != nil {
-		return nil, err
-	}
+	tokens := newPublisher(p)
 	r := chi.NewRouter()
 	r.Use(x.recovered(log))
 	routes := map[string]http.Handler{
-		base + "/token":      x.only(http.MethodPost, x.serveToken),
+		base + "/token":      x.only(http.MethodPost, x.fresh(p.Tokens, x.serveToken)),
 		base + "/introspect": x.only(http.MethodPost, x.serveIntrospect),
 		base + "/revoke":     x.only(http.MethodPost, x.serveRevoke),
-		base + "/jwks":       keys,
-		base + "/.well-known/openid-configuration":       openid, // appended: OIDC Discovery section 4
-		"/.well-known/oauth-authorization-server" + base: server, // inserted: RFC 8414 section 3
+		base + "/jwks":       tokens.serve(keysOf),
+		base + "/.well-known/openid-configuration":       tokens.serve(openIDOf), // appended: OIDC Discovery section 4
+		"/.well-known/oauth-authorization-server" + base: tokens.serve(serverOf), // inserted: RFC 8414 section 3
+	}
+	if p.Assertions != nil {
+		second, below := newAssertionsPublisher(p), base+brokers.AssertionsPath
+		routes[below+"/jwks"] = second.serve(keysOf)
+		routes[below+"/.well-known/openid-configuration"] = second.serve(openIDOf)
+		routes[below+"/.well-known/oauth-authorization-server"] = second.serve(serverOf)
+		routes["/.well-known/oauth-authorization-server"+below] = second.serve(serverOf)
 	}
 	for path, h := range routes {
 		r.Handle(path, h)

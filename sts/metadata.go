@@ -5,29 +5,33 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 )
 
-// document is a public answer made once: metadata or keys. It depends on configuration alone, never on
-// Host or forwarding headers.
+// document is a public answer: metadata or keys. It depends on configuration and keys alone, never on Host or
+// forwarding headers.
 type document struct {
+	maxAge      string
 	contentType string
 	body        []byte
 	etag        string
 }
 
-func newDocument(contentType string, v any) (*document, error) {
+func newDocument(contentType string, maxAge time.Duration, v any) (*document, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(body)
-	return &document{contentType, body, `"` + hex.EncodeToString(sum[:8]) + `"`}, nil
+	return &document{strconv.Itoa(int(maxAge / time.Second)), contentType, body, `"` + hex.EncodeToString(sum[:8]) + `"`}, nil
 }
 
-// ServeHTTP answers GET and HEAD, whole, with an ETag and five minutes of cache.
+// ServeHTTP answers GET and HEAD, whole, with an ETag and a time to cache it.
 func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -36,7 +40,7 @@ func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	h.Set("Cache-Control", "public, max-age=300")
+	h.Set("Cache-Control", "public, max-age="+d.maxAge)
 	h.Set("ETag", d.etag)
 	if d.has(r.Header.Values("If-None-Match")) {
 		w.WriteHeader(http.StatusNotModified)
@@ -60,9 +64,9 @@ func (d *document) has(lists []string) bool {
 
 // openIDConfiguration is what verifiers of cloud and cluster federation read. The members that OpenID
 // Connect demands of a login server are filled as those verifiers expect (docs/divergences.md).
-func openIDConfiguration(p Published) oidc.DiscoveryConfiguration {
-	algorithms := make([]string, len(p.Algorithms))
-	for i, a := range p.Algorithms {
+func openIDConfiguration(issuer string, signing []jose.SignatureAlgorithm) oidc.DiscoveryConfiguration {
+	algorithms := make([]string, len(signing))
+	for i, a := range signing {
 		algorithms[i] = string(a)
 	}
 	c := oidc.DiscoveryConfiguration{
@@ -72,8 +76,8 @@ func openIDConfiguration(p Published) oidc.DiscoveryConfiguration {
 		ClaimsSupported:                  []string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope"},
 		GrantTypesSupported:              []oidc.GrantType{oidc.GrantTypeTokenExchange},
 	}
-	c.Issuer, c.JwksURI = p.Issuer, p.Issuer+"/jwks"
-	c.TokenEndpoint, c.IntrospectionEndpoint, c.RevocationEndpoint = p.Issuer+"/token", p.Issuer+"/introspect", p.Issuer+"/revoke"
+	c.Issuer, c.JwksURI = issuer, issuer+"/jwks"
+	c.TokenEndpoint, c.IntrospectionEndpoint, c.RevocationEndpoint = issuer+"/token", issuer+"/introspect", issuer+"/revoke"
 	c.TokenEndpointAuthMethodsSupported = []oidc.AuthMethod{oidc.AuthMethodNone}
 	c.RevocationEndpointAuthMethodsSupported = []oidc.AuthMethod{oidc.AuthMethodNone}
 	return c
@@ -91,8 +95,8 @@ type serverMetadata struct {
 	RevocationEndpointAuthMethodsSupported []oidc.AuthMethod `json:"revocation_endpoint_auth_methods_supported"`
 }
 
-func authorizationServer(p Published) serverMetadata {
-	c := openIDConfiguration(p)
+func authorizationServer(issuer string) serverMetadata {
+	c := openIDConfiguration(issuer, nil)
 	return serverMetadata{
 		Issuer:                                 c.Issuer,
 		TokenEndpoint:                          c.TokenEndpoint,

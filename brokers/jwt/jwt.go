@@ -8,10 +8,12 @@
 package jwt
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -30,12 +32,20 @@ const (
 type Settings struct {
 	// Audience is the aud of minted tokens. Default: the target's resource, else its name.
 	Audience string `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"description=aud of minted tokens; default: the target's resource\\, else its name"`
+	// Algorithm signs this target's tokens. Default: the first of signing.algorithms.
+	Algorithm string `yaml:"algorithm,omitempty" json:"algorithm,omitempty" jsonschema:"description=Algorithm that signs minted tokens; one of signing.algorithms. Default: the first of them"`
+	// Type is the typ header.
+	Type string `yaml:"typ,omitempty" json:"typ,omitempty" jsonschema:"enum=at+jwt,enum=JWT,description=typ header of minted tokens. JWT is for foreign verifiers that know no other; such a token cannot be introspected\\, exchanged or revoked here. Default: at+jwt"`
+	// Claims are added to every token as they stand here.
+	Claims map[string]string `yaml:"claims,omitempty" json:"claims,omitempty" jsonschema:"description=Strings that every minted token carries; names of registered claims and of our own are refused. Default: none"`
 }
 
 // Broker mints for one target. It is immutable.
 type Broker struct {
 	issuer   string
 	audience string
+	header   brokers.Header
+	extra    map[string]string
 	signer   brokers.Signer
 }
 
@@ -44,7 +54,11 @@ var _ brokers.Broker = (*Broker)(nil)
 // Kind returns the kind for a binary's list.
 func Kind() brokers.Kind { return brokers.NewKind("jwt", check, build) }
 
-func check(_ brokers.Target, s Settings) []brokers.Problem {
+func check(t brokers.Target, s Settings) []brokers.Problem {
+	return append(checkAudience(s), checkForm(t, s)...)
+}
+
+func checkAudience(s Settings) []brokers.Problem {
 	if s.Audience == "" {
 		return nil
 	}
@@ -76,7 +90,7 @@ func build(t brokers.Target, s Settings, d brokers.Deps) (brokers.Broker, error)
 	if d.Signer == nil || d.Issuer == "" {
 		return nil, fmt.Errorf("jwt broker of target %s needs a signer and an issuer", t.Name)
 	}
-	return &Broker{issuer: d.Issuer, audience: Audience(t, s), signer: d.Signer}, nil
+	return &Broker{issuer: d.Issuer, audience: Audience(t, s), header: brokers.Header{Algorithm: s.Algorithm, Type: cmp.Or(s.Type, typ)}, extra: maps.Clone(s.Claims), signer: d.Signer}, nil
 }
 
 // claims of RFC 9068 section 2.2 and our lineage.
@@ -119,13 +133,13 @@ type lineage struct {
 }
 
 // Mint signs the token. Times are whole seconds, rounded so that the token never outlives its grant.
-func (b *Broker) Mint(_ context.Context, o brokers.Order) (brokers.Credential, error) {
+func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
 	if o.IsZero() {
 		return brokers.Credential{}, brokers.ErrZeroOrder
 	}
 	grant, lease := o.Grant(), o.Lease()
 	expires := grant.Expires().Truncate(1e9)
-	token, err := b.signer.Sign(typ, claims{
+	token, err := b.signer.Sign(ctx, b.header, b.with(claims{
 		Issuer:   b.issuer,
 		Subject:  grant.Workload().ID(),
 		Audience: b.audience,
@@ -136,7 +150,7 @@ func (b *Broker) Mint(_ context.Context, o brokers.Order) (brokers.Credential, e
 		Scope:    strings.Join(grant.Scopes(), " "),
 		Actor:    b.chain(lease.Actors),
 		Lineage:  lineage{lease.Family, lease.Ancestors, lease.Depth, grant.Target(), lease.Position},
-	})
+	}))
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("signing a token for target %s: %w", grant.Target(), err)
 	}

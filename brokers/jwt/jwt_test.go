@@ -26,8 +26,8 @@ type signer struct {
 	key *ecdsa.PrivateKey
 }
 
-func (s signer) Sign(typ string, claims any) (string, error) {
-	j, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: s.key}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
+func (s signer) Sign(_ context.Context, h brokers.Header, claims any) (string, error) {
+	j, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: s.key}, new(jose.SignerOptions).WithType(jose.ContentType(h.Type)))
 	if err != nil {
 		return "", err
 	}

@@ -2,12 +2,10 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-sts/sallyport/sts/audit"
-	"github.com/sallyport-sts/sallyport/sts/keys"
 )
 
 func newAuditAccept() *cobra.Command {
@@ -27,15 +25,11 @@ and /readyz no longer warns of it. Nothing is repaired and nothing is hidden. Th
 			if err != nil {
 				return err
 			}
-			kek, err := keyEncryptionKey(dir, server)
+			signer, err := auditKey(dir, server)
 			if err != nil {
 				return err
 			}
-			k, err := keys.Open(server.DataDir, kek, true, time.Now())
-			if err != nil {
-				return err
-			}
-			log, err := audit.Open(auditConfig(server, k))
+			log, err := audit.Open(auditConfig(server, signer))
 			if err != nil {
 				return fmt.Errorf("audit log: %w", err)
 			}

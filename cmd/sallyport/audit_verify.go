@@ -16,7 +16,6 @@ import (
 
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
-	"github.com/sallyport-sts/sallyport/sts/keys"
 )
 
 func newAuditVerify() *cobra.Command {
@@ -83,11 +82,11 @@ func parseWitness(s string) (*audit.Witness, error) {
 }
 
 func auditPublic(dir string, server config.Server) (ed25519.PublicKey, error) {
-	kek, err := keyEncryptionKey(dir, server)
+	private, err := auditKey(dir, server)
 	if err != nil {
 		return nil, err
 	}
-	return keys.AuditPublic(server.DataDir, kek)
+	return private.Public().(ed25519.PublicKey), nil
 }
 
 // printReport says what was proven first, then every contradiction, then what a power cut left.

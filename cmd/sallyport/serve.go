@@ -121,6 +121,7 @@ func serve(ctx context.Context, dir string, log zerolog.Logger) error {
 	}
 	defer stopReload()
 	go svc.prune(ctx)
+	go svc.followKeys(ctx)
 
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).
 		Str("ops", ops.Addr().String()).Str("config", set.Hash).Msg("serving")

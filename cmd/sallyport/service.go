@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base32"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +41,6 @@ type service struct {
 	audit       *audit.Log
 	revocations *revocation.Set
 	keys        *keys.Keys
-	signer      *keys.Signer
 	keyCache    *federation.KeyCache
 	exchanger   *sts.Exchanger
 	workload    http.Handler
@@ -86,10 +87,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		s.historyLost = true
 		log.Error().Msg("the audit log begins anew although this deployment has run before: it was removed, with its head")
 	}
-	if s.keys, err = keys.Open(data, kek, s.store.Used(), time.Now()); err != nil {
-		return nil, err
-	}
-	if s.signer, err = s.keys.Signer("at+jwt"); err != nil {
+	if s.keys, err = openKeys(ctx, set.Server, kek, s.store.Used()); err != nil {
 		return nil, err
 	}
 	journal, err := s.store.Revocations(s.keys.MAC())
@@ -99,7 +97,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if s.revocations, err = revocation.New(ctx, journal); err != nil {
 		return nil, err
 	}
-	if s.audit, err = audit.Open(auditConfig(set.Server, s.keys)); err != nil {
+	if s.audit, err = audit.Open(auditConfig(set.Server, s.keys.Audit())); err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	if err := s.audit.Health(); errors.Is(err, audit.ErrContradiction) {
@@ -117,7 +115,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		return nil, err
 	}
 	s.workload, err = s.exchanger.Handler(sts.Published{
-		Issuer: set.Server.Issuer, Keys: s.keys.Public(), Algorithms: s.keys.Algorithms(),
+		Issuer: set.Server.Issuer, Tokens: s.keys.Tokens(), Assertions: s.keys.Assertions(),
 	}, log)
 	if err != nil {
 		return nil, err
@@ -125,6 +123,8 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	s.checks = []sts.Check{
 		{Name: "audit", Err: s.auditHealth},
 		{Name: "audit history", Err: s.auditHistory, Warn: true},
+		{Name: "keys", Err: s.keys.Fresh},
+		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
 	}
 	s.ops = sts.OpsHandler(s.checks...)
@@ -135,29 +135,17 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 // errStoreLost: starting all the same would bring back to life what was revoked.
 var errStoreLost = errors.New("the revocation store is missing although this deployment has run: restore state.db in data_dir from its backup; without it, what was revoked lives again. To start over, with new keys, empty data_dir")
 
-func keyEncryptionKey(dir string, server config.Server) (keys.KEK, error) {
-	value, err := server.Signing.SealWith.Resolve(dir)
-	if err != nil {
-		return keys.KEK{}, fmt.Errorf("signing.seal_with: %w", err)
-	}
-	kek, err := keys.NewKEK(value)
-	if err != nil {
-		return keys.KEK{}, fmt.Errorf("signing.seal_with: %w", err)
-	}
-	return kek, nil
-}
-
 // auditHeadFile stands in the data directory, away from the log it vouches for.
 const auditHeadFile = "audit.head"
 
-func auditConfig(server config.Server, k *keys.Keys) audit.Config {
+func auditConfig(server config.Server, signer ed25519.PrivateKey) audit.Config {
 	return audit.Config{
 		Dir:        server.Audit.Dir,
 		HeadFile:   filepath.Join(server.DataDir, auditHeadFile),
 		Durability: server.Audit.Durability,
 		Keep:       server.Audit.Keep,
 		Reserve:    server.Audit.Reserve,
-		Signer:     k.Audit(),
+		Signer:     signer,
 	}
 }
 
@@ -174,11 +162,11 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 		list[i], specs[i] = is.Issuer, is.Keys
 		list[i].Keys = source
 	}
-	trust, err := federation.NewTrust(list, &federation.Own{URL: s.server.Issuer, Keys: s.keys, Algorithms: s.keys.Algorithms()})
+	trust, err := federation.NewTrust(list, &federation.Own{URL: s.server.Issuer, Keys: s.keys.Tokens(), Algorithms: keys.Supported()})
 	if err != nil {
 		return nil, nil, err
 	}
-	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.signer, Now: time.Now}
+	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.keys.Tokens(), Assertions: s.keys.Assertions(), Now: time.Now}
 	byTarget := make(map[string]brokers.Broker, len(set.Targets))
 	for _, t := range set.Targets {
 		b, err := t.Kind.Build(t.Broker, t.Settings, deps)
@@ -253,7 +241,7 @@ func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) (func(), e
 // reload is atomic: the new set is in force as a whole, or the old one is and everybody is told.
 func (s *service) reload(k config.Kinds) {
 	set, err := load(s.dir, k)
-	if err == nil && set.Server != s.server {
+	if err == nil && !reflect.DeepEqual(set.Server, s.server) {
 		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
 	}
 	var state *sts.State

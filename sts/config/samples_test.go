@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -26,8 +27,11 @@ func TestSampleLoadsAsTheManualSays(t *testing.T) {
 		Listen:  config.Listen{Workload: "127.0.0.1:8443", Ops: "127.0.0.1:9090"},
 		TLS:     config.TLS{CertFile: dir + "/tls.crt", KeyFile: dir + "/tls.key"},
 		DataDir: dir + "/data",
-		Signing: config.Signing{SealWith: config.Secret{File: dir + "/secrets/kek"}},
-		Audit:   config.Audit{Dir: dir + "/data/audit", Durability: audit.Process, Keep: 400 * 24 * time.Hour, Reserve: 64 << 20},
+		Signing: config.Signing{
+			Algorithms: []string{"ES256"}, RotateEvery: 30 * 24 * time.Hour, PublishBefore: 24 * time.Hour,
+			SealWith: config.Secret{File: dir + "/secrets/kek"},
+		},
+		Audit: config.Audit{Dir: dir + "/data/audit", Durability: audit.Process, Keep: 400 * 24 * time.Hour, Reserve: 64 << 20},
 	}
 	if diff := cmp.Diff(server, set.Server); diff != "" {
 		t.Errorf("server (-want +got):\n%s", diff)
@@ -127,7 +131,7 @@ func TestTargetBuildsItsBroker(t *testing.T) {
 
 type noSigner struct{}
 
-func (noSigner) Sign(string, any) (string, error) { return "", nil }
+func (noSigner) Sign(context.Context, brokers.Header, any) (string, error) { return "", nil }
 
 // An operator can read the audit log although the policy is broken.
 func TestLoadServerIgnoresOtherFiles(t *testing.T) {

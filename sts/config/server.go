@@ -47,11 +47,6 @@ type TLS struct {
 	KeyFile  string
 }
 
-// Signing says how our keys are kept.
-type Signing struct {
-	SealWith Secret // key-encryption key: 32 bytes in base64
-}
-
 // Audit says where and how audit records are kept.
 type Audit struct {
 	Dir        string
@@ -107,10 +102,6 @@ func (t *tlsBlock) UnmarshalYAML(n *yaml.Node) error {
 	return n.Load((*plain)(t), yaml.WithKnownFields())
 }
 
-type signingBlock struct {
-	SealWith Secret `yaml:"seal_with" jsonschema_description:"Reference to the key-encryption key that seals our keys on disk: 32 bytes in base64 (head -c 32 /dev/urandom | base64). Required. Losing it loses the signing keys."`
-}
-
 type auditBlock struct {
 	Dir        string   `yaml:"dir,omitempty" jsonschema:"minLength=1" jsonschema_description:"Directory for audit records; relative paths start at the configuration directory. Default: audit inside data_dir. When it cannot be written, no token is minted."`
 	Durability string   `yaml:"durability,omitempty" jsonschema:"enum=process,enum=machine" jsonschema_description:"When a record is safe before the answer goes out. process: in the operating system, synced every 50 ms. machine: synced to disk, slower. Default: process."`
@@ -127,7 +118,6 @@ func (l *loader) server(d *document) {
 		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: strings.TrimPrefix(f.Listen.Admin, "unix:")},
 		TLS:     TLS{Off: f.TLS.off},
 		DataDir: under(l.dir, cmp.Or(f.DataDir, defaultDataDir)),
-		Signing: Signing{SealWith: f.Signing.SealWith},
 		Audit: Audit{
 			Durability: audit.Durability(cmp.Or(f.Audit.Durability, string(audit.Process))),
 			Keep:       cmp.Or(f.Audit.Keep.value(), defaultKeep),
@@ -152,12 +142,7 @@ func (l *loader) server(d *document) {
 		s.TLS.CertFile, s.TLS.KeyFile = under(l.dir, f.TLS.CertFile), under(l.dir, f.TLS.KeyFile)
 		l.certificate(d, s.TLS)
 	}
-	if d.ok("signing.seal_with") {
-		if s.Signing.SealWith.File != "" {
-			s.Signing.SealWith.File = under(l.dir, s.Signing.SealWith.File)
-		}
-		l.secret(d, "signing.seal_with", s.Signing.SealWith)
-	}
+	s.Signing = l.signing(d, f.Signing)
 	l.audit(d, s.Audit)
 	if d.ok("data_dir") {
 		l.directory(d, "data_dir", s.DataDir)

@@ -81,7 +81,7 @@ func (l *loader) target(d *document) {
 	if f.GrantableTo != nil {
 		t.Policy.GrantableTo = append([]string{}, f.GrantableTo.TrustDomains...) // never nil: nil means all
 	}
-	t.Broker = brokers.Target{Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes)}
+	t.Broker = brokers.Target{Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), Signing: l.set.Server.Signing.Algorithms}
 	if d.ok("broker") {
 		l.broker(d, f.Broker, b, &t)
 	}

@@ -1,184 +1,250 @@
-// Package keys holds our own keys: the one that signs tokens, the one that signs the audit log's heads,
-// and the one that authenticates stored revocations. On disk they are one file, sealed with AES-256-GCM
-// under a key-encryption key that configuration refers to; in memory they never leave this package, which
-// lends out signatures, a public key set and a verifier.
+// Package keys holds our own keys: two sets that sign (one for what we mint, one for the assertions with which
+// we call others), the key that signs the audit log's heads, and the one that authenticates stored revocations.
+// Where they are kept they are sealed with AES-256-GCM under a key-encryption key that configuration refers to;
+// in memory they never leave this package, which lends out signatures, public key sets and verifiers.
 //
-// Keys are created once, with the deployment. A deployment that has state but no key file does not start:
-// new keys would silently disown every token and every log that the old ones signed.
+// Everything that replicas share is one document in a [Store]. Each signing key in it has a fixed timeline: it
+// is published some time before it signs, signs from an instant that stands in the document, retires when its
+// successor begins, and is gone when the last token it signed has expired. So replicas that read the document at
+// different moments still sign with the same key at the same time, and whoever caches our key set as long as it
+// says knows every key before its first use. Each change is one compare-and-swap of the whole document.
+//
+// Keys are created once, with the deployment. A deployment that has state but no keys does not start: new ones
+// would silently disown every token and every log that the old ones signed. An older document than one that was
+// seen before is refused as well: it would bring keys back that were taken out.
 package keys
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/zitadel/oidc/v3/pkg/oidc"
 )
 
-// fileName is the sealed file inside the data directory.
-const fileName = "keys.sealed"
-
-// Errors of opening keys.
+// Errors of opening and using keys.
 var (
-	ErrMissing = errors.New("the key file is missing although this deployment has state")
-	ErrSeal    = errors.New("the key file does not open with this key-encryption key")
+	ErrMissing  = errors.New("the keys are missing although this deployment has state")
+	ErrSeal     = errors.New("the keys do not open")
+	ErrRollback = errors.New("the keys are older than what was seen before, or of another deployment")
+	ErrStale    = errors.New("the keys were not read for too long to sign with them")
+	ErrInactive = errors.New("no key of this algorithm signs now")
 )
 
-// Keys is the opened set. It is immutable and safe for concurrent use.
-type Keys struct {
-	signing jose.JSONWebKey // private
-	audit   ed25519.PrivateKey
-	mac     []byte
-	public  jose.JSONWebKeySet
+// Plan says which keys there shall be, and when they change.
+type Plan struct {
+	Algorithms    []jose.SignatureAlgorithm // of each set; the first is the default
+	RotateEvery   time.Duration             // how long a key signs
+	PublishBefore time.Duration             // how long a key is published before it signs
 }
 
-// material is what the sealed file holds.
-type material struct {
-	Version int             `json:"version"`
-	Created time.Time       `json:"created"`
-	Signing jose.JSONWebKey `json:"signing"`
-	Audit   []byte          `json:"audit"` // Ed25519 seed
-	MAC     []byte          `json:"mac"`
-}
+// Defaults of a [Plan] (design section 6).
+const (
+	DefaultRotateEvery   = 30 * 24 * time.Hour
+	DefaultPublishBefore = 24 * time.Hour
+)
 
-// Open reads the sealed keys in dir. When there are none it creates them, unless initialised says that
-// the deployment has state already (ErrMissing).
-func Open(dir string, kek KEK, initialised bool, now time.Time) (*Keys, error) {
-	path := filepath.Join(dir, fileName)
-	sealed, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if initialised {
-			return nil, fmt.Errorf("%w: restore %s from its backup, or start a new deployment with an empty data_dir", ErrMissing, path)
+// Bounds of time. A key stays published for keep after it retired.
+const (
+	maxTokenLife = time.Hour                    // the longest life of a token that we sign (federation/policy)
+	keep         = maxTokenLife + 5*time.Minute // and a verifier's skew, and ours, each at most 120 s, and the wait between two readings
+	maxCache     = 5 * time.Minute              // the longest that anybody is told to cache the key set
+)
+
+// cache is how long the key set may be cached: whoever read it just before a replica read the document that
+// publishes a key must read it again before that key signs.
+func (p Plan) cache() time.Duration { return min(p.PublishBefore/2, maxCache).Truncate(time.Second) }
+
+// stale is how long a replica may go without reading the document. A key that it has not heard of then still has
+// more than half of its publication to go, in which caches of the key set that this replica served run out. The
+// rest is for the write itself and for clocks that differ.
+func (p Plan) stale() time.Duration { return p.PublishBefore * 2 / 5 }
+
+func (p Plan) check() error {
+	if len(p.Algorithms) == 0 || p.PublishBefore < 2*time.Second || p.RotateEvery < 2*p.PublishBefore {
+		return errors.New("a plan of keys needs an algorithm, 2 s of publication, and twice that between rotations")
+	}
+	for i, alg := range p.Algorithms {
+		if !slices.Contains(Supported(), alg) || slices.Contains(p.Algorithms[:i], alg) {
+			return fmt.Errorf("algorithm %s is not supported, or listed twice", alg)
 		}
-		return create(path, kek, now)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading keys: %w", err)
-	}
-	var m material
-	if err := kek.open(sealed, &m); err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
-	}
-	return load(m)
+	return nil
 }
 
-// AuditPublic reads only the public key that verifies the audit log's heads.
-func AuditPublic(dir string, kek KEK) (ed25519.PublicKey, error) {
-	k, err := Open(dir, kek, true, time.Time{})
-	if err != nil {
+// Config is what keys are opened with.
+type Config struct {
+	Dir         string // data directory of this replica: its audit key, and what it saw last
+	Store       Store  // of the document; nil for a file in Dir
+	Sealer      Sealer
+	Plan        Plan
+	Initialised bool // the deployment has state, so it must have keys
+	Logged      bool // this replica has an audit log, so it must have the key of it
+	Now         func() time.Time
+}
+
+// Keys is an open document. It is safe for concurrent use.
+type Keys struct {
+	store  Store
+	sealer Sealer
+	plan   Plan
+	seen   string
+	now    func() time.Time
+	audit  ed25519.PrivateKey
+
+	tokens, assertions *Signers
+
+	doc     atomic.Pointer[document]  // in force; never changed
+	loaded  atomic.Pointer[time.Time] // when it was last known to be the newest
+	problem atomic.Pointer[error]     // of the last reading or change
+
+	writing  sync.Mutex // of what follows; one reading or change at a time
+	revision string     // of doc
+	asked    time.Time  // when the store had answered last
+}
+
+// Open reads the document, takes an older form of it forward, and seals it anew when it was sealed with another
+// key than the first. When there is none it creates one, unless the deployment is initialised (ErrMissing).
+func Open(ctx context.Context, c Config) (*Keys, error) {
+	if err := c.Plan.check(); err != nil {
 		return nil, err
 	}
-	return k.audit.Public().(ed25519.PublicKey), nil
-}
-
-func create(path string, kek KEK, now time.Time) (*Keys, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("creating the signing key: %w", err)
+	if c.Dir == "" || c.Now == nil || c.Sealer.isZero() {
+		return nil, errors.New("keys need a directory, a clock and a key-encryption key")
 	}
-	signing := jose.JSONWebKey{Key: private, Algorithm: string(jose.ES256), Use: "sig"}
-	if signing.KeyID, err = Thumbprint(signing); err != nil {
+	if c.Store == nil {
+		c.Store = NewFile(c.Dir)
+	}
+	k := &Keys{store: c.Store, sealer: c.Sealer, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), now: c.Now}
+	var err error
+	if k.audit, err = openAudit(c.Dir, c.Sealer, c.Logged); err != nil { // first: version 1 has it in the document
 		return nil, err
 	}
-	m := material{Version: 1, Created: now.UTC(), Signing: signing, Audit: make([]byte, ed25519.SeedSize), MAC: make([]byte, sha256.Size)}
-	_, _ = rand.Read(m.Audit) // never fails (crypto/rand since Go 1.24)
-	_, _ = rand.Read(m.MAC)
-	sealed, err := kek.seal(m)
-	if err != nil {
-		return nil, fmt.Errorf("sealing keys: %w", err)
+	k.doc.Store(new(document))
+	k.tokens, k.assertions = newSigners(k, tokenTypes), newSigners(k, assertionTypes)
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	const tries = 10 // replicas that start together change the document one after the other
+	for range tries {
+		err := k.begin(ctx, c.Initialised)
+		if !errors.Is(err, ErrConflict) {
+			if err != nil {
+				return nil, err
+			}
+			return k, nil
+		}
 	}
-	if err := writeNew(path, sealed); err != nil {
-		return nil, fmt.Errorf("writing keys: %w", err)
-	}
-	return load(m)
+	return nil, ErrConflict
 }
 
-// writeNew makes path with data, synced, or nothing; it never replaces a file.
-func writeNew(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keys-*")
+// begin is one try of Open: read or create, and bring up to date.
+func (k *Keys) begin(ctx context.Context, initialised bool) error {
+	sealed, revision, err := k.store.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("reading keys: %w", err)
+	}
+	if sealed == nil {
+		if initialised {
+			return fmt.Errorf("%w: restore them (keys.sealed in data_dir, or the shared store) from the newest backup; or start a new deployment, with an empty data_dir", ErrMissing)
+		}
+		doc, err := newDocument(k.plan, k.now())
+		if err != nil {
+			return err
+		}
+		return k.swap(ctx, "", doc)
+	}
+	doc, outdated, err := k.read(sealed)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Link(f.Name(), path)
-	}
+	changed, err := doc.maintain(k.plan, k.now())
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	if changed || outdated {
+		return k.swap(ctx, revision, doc)
+	}
+	return k.adopt(revision, doc)
+}
+
+// read opens a document. It reports whether it should be written again as it is: in the newest form, sealed with
+// the first key-encryption key.
+func (k *Keys) read(sealed []byte) (_ document, outdated bool, err error) {
+	doc, outdated, err := k.sealer.document(sealed)
 	if err != nil {
+		return document{}, false, err
+	}
+	if err := doc.notBefore(*k.doc.Load()); err != nil {
+		return document{}, false, err
+	}
+	return doc, outdated, checkSeen(k.seen, doc)
+}
+
+// swap writes a changed document and works with it.
+func (k *Keys) swap(ctx context.Context, revision string, doc document) error {
+	doc.Serial++
+	doc.Changed = k.now().UTC()
+	sealed, err := k.sealer.seal(doc)
+	if err != nil {
+		return fmt.Errorf("sealing keys: %w", err)
+	}
+	revision, err = k.store.Swap(ctx, revision, sealed)
+	if err != nil {
+		return fmt.Errorf("writing keys: %w", err)
+	}
+	return k.adopt(revision, doc)
+}
+
+// adopt puts a document in force. Once it is, that it could not be remembered is only reported.
+func (k *Keys) adopt(revision string, doc document) error {
+	if err := k.tokens.adopt(doc.Tokens); err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
-}
-
-func load(m material) (*Keys, error) {
-	if m.Version != 1 || !m.Signing.Valid() || len(m.Audit) != ed25519.SeedSize || len(m.MAC) != sha256.Size {
-		return nil, errors.New("the key file's content is not of version 1")
+	if err := k.assertions.adopt(doc.Assertions); err != nil {
+		return err
 	}
-	return &Keys{
-		signing: m.Signing,
-		audit:   ed25519.NewKeyFromSeed(m.Audit),
-		mac:     m.MAC,
-		public:  jose.JSONWebKeySet{Keys: []jose.JSONWebKey{m.Signing.Public()}},
-	}, nil
+	k.revision = revision
+	k.doc.Store(&doc)
+	now := k.now()
+	k.loaded.Store(&now)
+	return remember(k.seen, doc)
 }
 
-// Thumbprint returns the kid of a key: its RFC 7638 SHA-256 thumbprint, base64url.
-func Thumbprint(k jose.JSONWebKey) (string, error) {
-	sum, err := k.Thumbprint(crypto.SHA256)
-	if err != nil {
-		return "", fmt.Errorf("naming a key: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(sum), nil
-}
+// Tokens returns the set that signs what we mint.
+func (k *Keys) Tokens() *Signers { return k.tokens }
 
-// Public returns the published key set: public members only.
-func (k *Keys) Public() jose.JSONWebKeySet { return k.public }
+// Assertions returns the set of the second issuer, which signs what we show to others when we call them.
+func (k *Keys) Assertions() *Signers { return k.assertions }
 
-// Algorithms returns the algorithms of the published keys.
-func (k *Keys) Algorithms() []jose.SignatureAlgorithm {
-	return []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.signing.Algorithm)}
-}
+// MAC returns the key that authenticates stored revocations. It is the same in all replicas, and never changes.
+func (k *Keys) MAC() []byte { return slices.Clone(k.doc.Load().MAC) }
 
-// Audit returns the signer of the audit log's heads.
+// Audit returns the signer of the heads of this replica's audit log.
 func (k *Keys) Audit() ed25519.PrivateKey { return k.audit }
 
-// MAC returns the key that authenticates stored revocations.
-func (k *Keys) MAC() []byte { return k.mac }
-
-// VerifySignature implements zitadel/oidc's key-set seam over our own published keys.
-func (k *Keys) VerifySignature(_ context.Context, jws *jose.JSONWebSignature) ([]byte, error) {
-	if len(jws.Signatures) != 1 {
-		return nil, errors.New("a compact JWS has one signature")
+// Fresh returns nil while the document was read recently enough to sign with it, or ErrStale and why.
+func (k *Keys) Fresh() error {
+	age := k.now().Sub(*k.loaded.Load())
+	if age < k.plan.stale() {
+		return nil
 	}
-	h := jws.Signatures[0].Header
-	for _, key := range k.public.Keys {
-		if key.KeyID == h.KeyID && key.Algorithm == h.Algorithm {
-			return jws.Verify(key.Key)
-		}
+	err := fmt.Errorf("%w: the last time was %s ago, the limit is %s (two fifths of signing.publish_before)", ErrStale, age.Truncate(time.Second), k.plan.stale())
+	if p := k.problem.Load(); p != nil {
+		err = fmt.Errorf("%w; %w", err, *p)
 	}
-	return nil, errors.New("no published key has this kid and algorithm")
+	return err
 }
 
-var _ oidc.KeySet = (*Keys)(nil)
+// Problem returns why the last reading or change of the document failed, nil when it did not.
+func (k *Keys) Problem() error {
+	if p := k.problem.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
