@@ -67,7 +67,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 	root.AddCommand(
 		newServe(), newDemo(), newInit(), newCheck(), newSchema(),
 		newExchange(), newIntrospect(), newRevoke(),
-		newExplain(), newAudit(), newStatus(), newVersion(),
+		newExplain(), newKeys(), newAudit(), newStatus(), newVersion(),
 	)
 	return root
 }

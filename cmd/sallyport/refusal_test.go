@@ -56,7 +56,7 @@ func TestServerDoesNotStartWithoutItsKeys(t *testing.T) {
 			"the key file is gone",
 			func() error { return os.Rename(sealed, sealed+".away") },
 			func() error { return os.Rename(sealed+".away", sealed) },
-			[]string{"the key file is missing although this deployment has state", "restore " + sealed},
+			[]string{"the keys are missing although this deployment has state", "restore them"},
 		},
 		{
 			"the revocation store is gone: what was revoked would live again",
@@ -68,7 +68,7 @@ func TestServerDoesNotStartWithoutItsKeys(t *testing.T) {
 			"another key-encryption key",
 			func() error { d.write("secrets/kek", foreign, 0o600); return nil },
 			func() error { d.write("secrets/kek", kek, 0o600); return nil },
-			[]string{"the key file does not open with this key-encryption key", "sealed with key"},
+			[]string{"the keys do not open", "sealed with key-encryption key"},
 		},
 		{
 			"a key-encryption key of 31 bytes",
