@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench schema clean
+.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench schema clean mutate
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ fuzz: ## every fuzz target, FUZZTIME each: a count (5000x) or a time (1m)
 
 bench: build ## requests/s, latency and server CPU beside a floor, one interleaved run
 	go run ./test/bench -bin "$(CURDIR)/$(BIN)" $(BENCHFLAGS)
+
+mutate: ## break each guard in turn; every mutation must be killed by a test
+	go run ./test/mutate
 
 clean: ## remove what was built here
 	rm -rf bin

@@ -324,3 +324,15 @@ func TestLimitsOfDesign(t *testing.T) {
 		t.Error("limits differ from design section 6")
 	}
 }
+
+// What CheckURL refuses is not sent either: a caller that forgets to check is stopped by the client itself.
+func TestRefusedURLIsNotAsked(t *testing.T) {
+	var asked atomic.Int32
+	address := serve(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	if _, err := get(t, Network{AllowPrivate: true}, address); !errors.Is(err, ErrScheme) {
+		t.Errorf("plain http without allow_http: %v, want ErrScheme", err)
+	}
+	if asked.Load() != 0 {
+		t.Error("the server was asked")
+	}
+}
