@@ -228,6 +228,11 @@ func (c *compiler) checkAdapter(r *record) {
 		c.problem("Adapter", "is missing")
 		return
 	}
+	if t, ok := r.Adapter.(Tenancy); ok {
+		if shared, pinned := t.Shared(r.URL); shared && !pinned {
+			c.problem("Adapter", "pins no tenant, and every customer of the platform can get tokens of this issuer: list the ids of yours")
+		}
+	}
 	r.schema = make(map[string]Type)
 	for _, a := range r.Adapter.Schema() {
 		if !validAttributeName(a.Name) || a.Type < TypeString || a.Type > TypeInt {

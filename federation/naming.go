@@ -21,6 +21,14 @@ type Adapter interface {
 	Name(Claims) (Naming, error)
 }
 
+// Tenancy is implemented by adapters of platforms on which one issuer can sign for customers that do not know each
+// other. Such an issuer is trusted only with its tenants pinned: every user of the platform could speak here otherwise.
+type Tenancy interface {
+	// Shared reports whether the issuer with this iss is shared by customers, and whether the adapter refuses the tokens
+	// of all but the configured ones.
+	Shared(issuer string) (shared, pinned bool)
+}
+
 // Naming is an adapter's answer.
 type Naming struct {
 	Path       string     // segments joined by "/", each of SPIFFE's path characters; fixed per adapter

@@ -4,6 +4,8 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	"github.com/sallyport-sts/sallyport/issuers"
+	"github.com/sallyport-sts/sallyport/issuers/github"
+	"github.com/sallyport-sts/sallyport/issuers/gitlab"
 	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
 	"github.com/sallyport-sts/sallyport/issuers/oidc"
 	"github.com/sallyport-sts/sallyport/sts/config"
@@ -13,6 +15,8 @@ import (
 func kinds() (config.Kinds, error) {
 	is, err := issuers.NewSet(
 		kubernetes.Kind(),
+		github.Kind(),
+		gitlab.Kind(),
 		oidc.Kind(),
 	)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/issuers"
+	"github.com/sallyport-sts/sallyport/issuers/github"
+	"github.com/sallyport-sts/sallyport/issuers/gitlab"
 	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
 	"github.com/sallyport-sts/sallyport/issuers/oidc"
 	"github.com/sallyport-sts/sallyport/sts/config"
@@ -29,7 +31,7 @@ const kek = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
 // productKinds is what the binary knows.
 func productKinds(t testing.TB) config.Kinds {
 	t.Helper()
-	return kindsOf(t, kubernetes.Kind(), oidc.Kind())
+	return kindsOf(t, kubernetes.Kind(), github.Kind(), gitlab.Kind(), oidc.Kind())
 }
 
 // testKinds is platforms with a fixed schema and settings of every shape, so that goldens change only when

@@ -12,6 +12,8 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	"github.com/sallyport-sts/sallyport/issuers"
+	"github.com/sallyport-sts/sallyport/issuers/github"
+	"github.com/sallyport-sts/sallyport/issuers/gitlab"
 	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
 	"github.com/sallyport-sts/sallyport/issuers/oidc"
 	"github.com/sallyport-sts/sallyport/sts/config"
@@ -38,7 +40,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 			t.Fatal(err)
 		}
 	}
-	is, err := issuers.NewSet(kubernetes.Kind(), oidc.Kind())
+	is, err := issuers.NewSet(kubernetes.Kind(), github.Kind(), gitlab.Kind(), oidc.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}
