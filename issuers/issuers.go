@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/sallyport-sts/sallyport/federation"
 )
 
@@ -14,6 +16,7 @@ type Kind struct {
 	typ      string
 	settings func() any
 	build    func(settings any) (federation.Adapter, error)
+	platform []jose.SignatureAlgorithm // of a well-known platform, else nil
 }
 
 // NewKind describes a platform whose own settings have the Go type S (struct{} for none). build gets the
@@ -24,6 +27,14 @@ func NewKind[S any](typ string, build func(S) (federation.Adapter, error)) Kind 
 		settings: func() any { return new(S) },
 		build:    func(s any) (federation.Adapter, error) { return build(*s.(*S)) },
 	}
+}
+
+// NewPlatform describes a platform about whose issuers enough is known beforehand: they have discovery and sign with
+// these algorithms, so entries may leave keys and algorithms out, and its settings stand in the entry itself.
+func NewPlatform[S any](typ string, algorithms []jose.SignatureAlgorithm, build func(S) (federation.Adapter, error)) Kind {
+	k := NewKind(typ, build)
+	k.platform = slices.Clone(algorithms)
+	return k
 }
 
 // Type returns the word that `type:` in a trust file says.
@@ -75,6 +86,12 @@ func (s Set) Settings(typ string) (any, bool) {
 		return nil, false
 	}
 	return k.Settings(), true
+}
+
+// Platform returns the algorithms of a well-known platform, and false for any other type.
+func (s Set) Platform(typ string) ([]jose.SignatureAlgorithm, bool) {
+	k, _ := s.Lookup(typ)
+	return slices.Clone(k.platform), k.platform != nil
 }
 
 // Build makes the adapter of a type from what Settings returned.

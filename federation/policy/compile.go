@@ -192,6 +192,7 @@ func (c *checker) compile(i int) {
 	for _, is := range issuers {
 		c.where(i, is, domain[is])
 	}
+	c.anchor(i)
 	c.targets(i)
 	c.lifetime(i)
 	if r.Effect == Deny {

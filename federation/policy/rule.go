@@ -129,4 +129,5 @@ type Issuer struct {
 	TrustDomain string
 	Name        string
 	Schema      federation.Schema
+	MultiTenant bool // it signs for customers that do not know each other: allow rules need an anchor
 }

@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/issuers"
 )
@@ -34,7 +36,7 @@ type Settings struct {
 
 // Kind returns the issuer type "github".
 func Kind() issuers.Kind {
-	return issuers.NewKind("github", func(s Settings) (federation.Adapter, error) { return New(s) })
+	return issuers.NewPlatform("github", []jose.SignatureAlgorithm{jose.RS256}, func(s Settings) (federation.Adapter, error) { return New(s) })
 }
 
 // Adapter names the workloads of GitHub Actions. It is immutable.

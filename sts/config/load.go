@@ -19,6 +19,9 @@ type IssuerKinds interface {
 	Types() []string
 	Settings(typ string) (any, bool) // pointer to zero settings, false for an unknown type
 	Build(typ string, settings any) (federation.Adapter, error)
+	// Platform returns the algorithms of a well-known platform, whose settings stand in the entry itself and whose
+	// keys are discovered; false for any other type.
+	Platform(typ string) ([]jose.SignatureAlgorithm, bool)
 }
 
 // Kinds is what a binary knows: its platforms and its kinds of credentials.

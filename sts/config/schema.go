@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/invopop/jsonschema"
@@ -23,10 +24,17 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 	trust := own.Reflect(&trustFile{})
 	trust.Title = "Sallyport: trust/*.yaml, door one: whom we believe"
 	list, _ := trust.Properties.Get("issuers")
+	var platforms []string
 	for _, typ := range kinds.Issuers.Types() {
 		settings, _ := kinds.Issuers.Settings(typ)
+		if _, ok := kinds.Issuers.Platform(typ); ok {
+			addInEntry(list.Items, typ, settings)
+			platforms = append(platforms, typ)
+			continue
+		}
 		addBlock(list.Items, "type", typ, settings)
 	}
+	excusePlatforms(list.Items, platforms)
 
 	target := own.Reflect(&targetFile{})
 	target.Title = "Sallyport: targets/*.yaml, what can be asked for"
@@ -71,6 +79,40 @@ func addBlock(entry *jsonschema.Schema, selector, name string, settings any) {
 			Then: &jsonschema.Schema{Required: []string{name}},
 		})
 	}
+}
+
+// addInEntry adds the settings of a well-known platform to the entry itself, accepted only where type says it.
+func addInEntry(entry *jsonschema.Schema, typ string, settings any) {
+	foreign := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: settingTypes}
+	own := foreign.Reflect(settings)
+	is := jsonschema.NewProperties()
+	is.Set("type", &jsonschema.Schema{Const: typ})
+	if entry.DependentSchemas == nil {
+		entry.DependentSchemas = map[string]*jsonschema.Schema{}
+	}
+	for p := own.Properties.Oldest(); p != nil; p = p.Next() {
+		p.Value.Description = "With type " + typ + ": " + p.Value.Description
+		entry.Properties.Set(p.Key, p.Value)
+		entry.DependentSchemas[p.Key] = &jsonschema.Schema{Properties: is}
+	}
+	if chooser, ok := entry.Properties.Get("type"); ok {
+		chooser.Enum = append(chooser.Enum, typ)
+	}
+}
+
+// excusePlatforms lets entries of well-known platforms leave algorithms and keys out.
+func excusePlatforms(entry *jsonschema.Schema, platforms []string) {
+	if len(platforms) == 0 {
+		return
+	}
+	known := []string{"algorithms", "keys"}
+	entry.Required = slices.DeleteFunc(entry.Required, func(key string) bool { return slices.Contains(known, key) })
+	for _, typ := range platforms {
+		is := jsonschema.NewProperties()
+		is.Set("type", &jsonschema.Schema{Const: typ})
+		entry.AnyOf = append(entry.AnyOf, &jsonschema.Schema{Properties: is})
+	}
+	entry.AnyOf = append(entry.AnyOf, &jsonschema.Schema{Required: known})
 }
 
 // settingTypes describes types of settings that are written otherwise than Go prints them.

@@ -240,7 +240,7 @@ func last(path string) string {
 func later(path string) bool {
 	switch brackets.ReplaceAllString(path, "") {
 	case "store", "revocation", "trusted_proxies",
-		"issuers.single_use", "issuers.owner_ids", "issuers.token_review", "issuers.client_authentication",
+		"issuers.token_review", "issuers.client_authentication",
 		"sensitivity",
 		"rules.when", "rules.require", "rules.outlives_subject", "rules.family_lifetime":
 		return true

@@ -34,6 +34,7 @@ type issuerEntry struct {
 	Types       []string  `yaml:"types,omitempty" jsonschema:"minItems=1" jsonschema_description:"Values of the typ header that its tokens may have. Default: JWT, or no typ at all."`
 	Keys        keysBlock `yaml:"keys" jsonschema_description:"Where its public keys come from: exactly one of discovery, jwks_url, jwks_file and inline. Required."`
 	MaxLifetime duration  `yaml:"max_lifetime,omitempty" jsonschema_description:"Longest life of a token that is accepted, from iat to exp; at most 24h. Default: 1h. Tokens that live longer are refused."`
+	SingleUse   bool      `yaml:"single_use,omitempty" jsonschema_description:"Whether a token of it may be exchanged only once for each target. Default: false. Right for platforms that mint a token for each job; with true, workloads that read one token again and again (Kubernetes, SPIFFE) are refused the second time."`
 	ClockSkew   duration  `yaml:"clock_skew,omitempty" jsonschema_description:"How far its clock may be off, in both directions; 1s to 120s. Default: 30s."`
 }
 
@@ -42,7 +43,9 @@ func (l *loader) trust(d *document) {
 	types := l.kinds.Issuers.Types()
 	blocks := make(map[int]block)
 	root := d.mapItems("issuers", func(i int, item *yaml.Node) *yaml.Node {
-		rest, b := d.detach(item, index("issuers", i), "type", reflect.TypeFor[issuerEntry](), types)
+		path := index("issuers", i)
+		item = l.platformEntry(d, item, path)
+		rest, b := d.detach(item, path, "type", reflect.TypeFor[issuerEntry](), types)
 		blocks[i] = b
 		return rest
 	})
@@ -100,6 +103,7 @@ func (l *loader) issuer(d *document, path, domain string, e issuerEntry, b block
 			URL:         e.Issuer,
 			Audiences:   e.Audiences,
 			Types:       e.Types,
+			SingleUse:   e.SingleUse,
 			MaxLifetime: cmp.Or(e.MaxLifetime.value(), federation.DefaultMaxLifetime),
 			Skew:        cmp.Or(e.ClockSkew.value(), federation.DefaultSkew),
 		},
@@ -126,6 +130,12 @@ func (l *loader) issuer(d *document, path, domain string, e issuerEntry, b block
 	known := policy.Issuer{TrustDomain: domain, Name: e.Name}
 	if is.Adapter != nil {
 		known.Schema = is.Adapter.Schema()
+		if t, ok := is.Adapter.(federation.Tenancy); ok {
+			var pinned bool
+			if known.MultiTenant, pinned = t.Shared(e.Issuer); known.MultiTenant && !pinned {
+				d.problem(path, "issuer %s pins no tenant, and every customer of %s can get tokens of it; list the ids of yours, not their names", show(e.Name), e.Type)
+			}
+		}
 	} else {
 		l.unnamed[domain+"/"+e.Name] = true
 	}
@@ -145,6 +155,9 @@ func (l *loader) adapter(d *document, path, typ string, b block) federation.Adap
 		return nil
 	}
 	below := join(path, typ)
+	if _, known := l.kinds.Issuers.Platform(typ); known {
+		below = path
+	}
 	if b.value != nil && !d.decode(b.value, below, settings, false) {
 		return nil
 	}
