@@ -104,6 +104,7 @@ var answers = []struct {
 	{keys.ErrStale, answerUnavailable},
 	{keys.ErrInactive, answerUnavailable},
 	{revocation.ErrUnavailable, answerUnavailable},
+	{revocation.ErrStale, answerUnavailable},
 	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token
 	{replay.ErrUnavailable, answerUnavailable},
 	{audit.ErrUnavailable, answerUnavailable},

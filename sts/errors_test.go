@@ -128,7 +128,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 		ErrGrantType: {400, "unsupported_grant_type"}, ErrClient: {401, "invalid_client"}, ErrCallerUnknown: {401, "invalid_token"}, ErrCallerAnonymous: {401, "invalid_client"}, ErrDelegation: invalidRequest, brokers.ErrUncertain: unavailable,
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget,
 		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
-		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, keys.ErrStale: unavailable, keys.ErrInactive: unavailable, revocation.ErrUnavailable: unavailable, audit.ErrUnavailable: unavailable,
+		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, keys.ErrStale: unavailable, keys.ErrInactive: unavailable, revocation.ErrUnavailable: unavailable, revocation.ErrStale: unavailable, audit.ErrUnavailable: unavailable,
 		replay.ErrUsed: invalidRequest, replay.ErrUnavailable: unavailable,
 		brokers.ErrZeroOrder: fault, audit.ErrLocked: fault, audit.ErrContradiction: fault,
 	}

@@ -88,6 +88,9 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 // either is dead.
 func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (parties, error) {
 	e.requested(req)
+	if err := x.revocations.Fresh(); err != nil {
+		return parties{}, err
+	}
 	var who parties
 	var err error
 	if who.subject, err = x.verify(ctx, req.subjectToken, req.subjectTokenType, e, e.identified); err != nil {
@@ -118,7 +121,7 @@ func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.
 		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared type", federation.ErrTokenType)
 	}
 	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
-		return federation.Workload{}, fmt.Errorf("%w: lease %s, by %s", ErrRevoked, dead.Lease, dead.Decision)
+		return federation.Workload{}, fmt.Errorf("%w: lease %s", ErrRevoked, dead.Lease)
 	}
 	return who, nil
 }
@@ -162,8 +165,11 @@ func (x *Exchanger) mint(ctx context.Context, who parties, g policy.Grant, e *en
 	if err := amplifies(g, cred, e.now); err != nil {
 		return brokers.Credential{}, err
 	}
+	if err := x.revocations.Fresh(); err != nil { // it may have gone stale meanwhile
+		return brokers.Credential{}, err
+	}
 	if dead, ok := x.revocations.Dead(lease.ID, lease.Ancestors); ok { // both parents and theirs
-		return brokers.Credential{}, fmt.Errorf("%w: lease %s, by %s", ErrWithdrawn, dead.Lease, dead.Decision)
+		return brokers.Credential{}, fmt.Errorf("%w: lease %s", ErrWithdrawn, dead.Lease)
 	}
 	return cred, nil
 }

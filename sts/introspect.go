@@ -55,7 +55,11 @@ func actors(t federation.Token) *actor {
 // {"active":false} for every token it may not see, whatever the reason.
 func (x *Exchanger) serveIntrospect(w http.ResponseWriter, r *http.Request) {
 	state, now := x.state.Load(), x.now()
-	caller, err := x.caller(r, state, now)
+	err := x.revocations.Fresh() // before anybody is called alive, the caller or a token
+	var caller federation.Workload
+	if err == nil {
+		caller, err = x.caller(r, state, now)
+	}
 	var token string
 	if err == nil {
 		token, err = question(w, r)
@@ -109,7 +113,7 @@ func (x *Exchanger) alive(r *http.Request, s *State, token secret.Value, now tim
 	}
 	lineage := who.Token().Lineage()
 	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
-		return federation.Workload{}, fmt.Errorf("%w: lease %s, by %s", ErrRevoked, dead.Lease, dead.Decision)
+		return federation.Workload{}, fmt.Errorf("%w: lease %s", ErrRevoked, dead.Lease)
 	}
 	return who, nil
 }

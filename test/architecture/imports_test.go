@@ -31,6 +31,7 @@ var layers = []struct {
 	{"sts/replay", nil},
 	{"sts/keys", []string{"federation/secret"}},
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "federation/secret"}},
+	{"sts/store/redis/redistest", nil},
 	{"sts/store/*", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "federation/secret"}},
 	{"sts/config", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit"}},
 	{"sts", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},

@@ -81,22 +81,43 @@ func (r *Revocations) Append(_ context.Context, e revocation.Entry) (revocation.
 	return revocation.Position{Epoch: epoch, N: n}, nil
 }
 
-func (r *Revocations) append(value []byte) (uint64, error) {
+// AppendAll appends entries with one sync, for a replica that learns many at once.
+func (r *Revocations) AppendAll(_ context.Context, entries []revocation.Entry) error {
+	values := make([][]byte, len(entries))
+	for i, e := range entries {
+		var err error
+		if values[i], err = json.Marshal(e); err != nil {
+			return fmt.Errorf("encoding a revocation: %w", err)
+		}
+	}
+	_, err := r.append(values...)
+	if err != nil && full(err) && r.db.ballast.release() {
+		_, err = r.append(values...)
+	}
+	if err != nil {
+		return fmt.Errorf("appending revocations: %w", err)
+	}
+	return nil
+}
+
+func (r *Revocations) append(values ...[]byte) (uint64, error) {
 	var n uint64
 	err := r.db.db.Batch(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketRevocations)
-		var err error
-		if n, err = b.NextSequence(); err != nil {
-			return err
-		}
 		s, err := r.state(tx)
 		if err != nil {
 			return err
 		}
-		k := binary.BigEndian.AppendUint64(nil, n)
-		return errors.Join(
-			b.Put(k, append(r.sum(k, value), value...)),
-			r.setState(tx, state{Last: n, Count: s.Count + 1}))
+		for _, value := range values {
+			if n, err = b.NextSequence(); err != nil {
+				return err
+			}
+			k := binary.BigEndian.AppendUint64(nil, n)
+			if err := b.Put(k, append(r.sum(k, value), value...)); err != nil {
+				return err
+			}
+		}
+		return r.setState(tx, state{Last: n, Count: s.Count + uint64(len(values))})
 	})
 	return n, err
 }
