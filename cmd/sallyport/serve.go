@@ -22,6 +22,7 @@ import (
 
 func newServe() *cobra.Command {
 	var pretty bool
+	var dataDir string
 	c := &cobra.Command{
 		Use:     "serve DIR",
 		Short:   "Run the service from a configuration directory",
@@ -40,9 +41,10 @@ seals the audit log and ends.`,
 			slog.SetDefault(slog.New(zerolog.NewSlogHandler(log))) // zitadel/oidc logs there
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return serve(ctx, args[0], log)
+			return serve(ctx, args[0], dataDir, log)
 		},
 	}
+	c.Flags().StringVar(&dataDir, "data-dir", "", "directory for this replica's state, in place of data_dir")
 	c.Flags().BoolVar(&pretty, "pretty", isTerminal(os.Stderr), "write logs for people instead of JSON lines")
 	return c
 }
@@ -65,7 +67,7 @@ const (
 // nothing. GOGC in the environment has the last word.
 const gcPercent = 400
 
-func serve(ctx context.Context, dir string, log zerolog.Logger) error {
+func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -77,10 +79,14 @@ func serve(ctx context.Context, dir string, log zerolog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("%s is refused:\n%w", dir, err)
 	}
+	if err := ownData(&set.Server, dataDir); err != nil {
+		return err
+	}
 	svc, err := newService(ctx, dir, set, log)
 	if err != nil {
 		return err
 	}
+	svc.dataDir = dataDir
 	defer svc.close()
 
 	workload, err := listen(set.Server.Listen.Workload, "listen.workload")
@@ -122,6 +128,7 @@ func serve(ctx context.Context, dir string, log zerolog.Logger) error {
 	defer stopReload()
 	go svc.prune(ctx)
 	go svc.followKeys(ctx)
+	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first
 
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).
 		Str("ops", ops.Addr().String()).Str("config", set.Hash).Msg("serving")

@@ -30,14 +30,21 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
+	"github.com/sallyport-sts/sallyport/sts/store/redis"
 )
 
 // service is the parts of a running server, wired.
 type service struct {
 	dir         string
+	dataDir     string // --data-dir
 	log         zerolog.Logger
 	server      config.Server // fixed at start: listeners, keys and logs do not change on reload
 	store       *embedded.DB
+	redis       *redis.DB       // nil for one replica
+	replica     *redis.Replica  // nil for one replica
+	ownMarks    *embedded.Marks // nil for several replicas
+	unfollow    func()
+	followed    chan struct{}
 	audit       *audit.Log
 	revocations *revocation.Set
 	keys        *keys.Keys
@@ -97,6 +104,9 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if s.revocations, err = revocation.New(ctx, journal); err != nil {
 		return nil, err
 	}
+	if err = s.shareRevocations(); err != nil {
+		return nil, err
+	}
 	if s.audit, err = audit.Open(auditConfig(set.Server, s.keys.Audit())); err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
@@ -111,7 +121,11 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, nil, time.Now, newID); err != nil {
+	marks, err := s.marks()
+	if err != nil {
+		return nil, err
+	}
+	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, marks, time.Now, newID); err != nil {
 		return nil, err
 	}
 	s.workload, err = s.exchanger.Handler(sts.Published{
@@ -121,6 +135,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		return nil, err
 	}
 	s.checks = []sts.Check{
+		s.storeCheck(),
 		{Name: "audit", Err: s.auditHealth},
 		{Name: "audit history", Err: s.auditHistory, Warn: true},
 		{Name: "keys", Err: s.keys.Fresh},
@@ -241,6 +256,9 @@ func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) (func(), e
 // reload is atomic: the new set is in force as a whole, or the old one is and everybody is told.
 func (s *service) reload(k config.Kinds) {
 	set, err := load(s.dir, k)
+	if err == nil {
+		err = ownData(&set.Server, s.dataDir)
+	}
 	if err == nil && !reflect.DeepEqual(set.Server, s.server) {
 		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
 	}
@@ -340,6 +358,9 @@ func (s *service) prune(ctx context.Context) {
 			if err := s.revocations.Prune(ctx, started.Add(time.Since(started))); err != nil {
 				s.log.Error().Err(err).Msg("pruning revocations")
 			}
+			if err := s.pruneMarks(ctx); err != nil {
+				s.log.Error().Err(err).Msg("pruning single-use marks")
+			}
 		}
 	}
 }
@@ -353,6 +374,7 @@ func (s *service) close() error {
 		if s.audit != nil {
 			s.closeErr = s.audit.Close()
 		}
+		s.closeErr = errors.Join(s.closeErr, s.leave())
 		if s.store != nil {
 			s.closeErr = errors.Join(s.closeErr, s.store.Close())
 		}

@@ -239,7 +239,7 @@ func last(path string) string {
 // later reports whether design section 4 has this key and this version does not.
 func later(path string) bool {
 	switch brackets.ReplaceAllString(path, "") {
-	case "store", "revocation", "trusted_proxies",
+	case "trusted_proxies",
 		"issuers.token_review", "issuers.client_authentication",
 		"sensitivity",
 		"rules.when", "rules.require", "rules.outlives_subject", "rules.family_lifetime":
