@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench schema clean mutate
+.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench replicas mutate schema clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,11 +19,15 @@ run: ## the demo: the whole story in a temporary directory, nothing left behind
 build: ## build bin/sallyport, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/sallyport
 
+replicas: ## the story of two replicas over a real Redis that is stopped, killed and comes back empty
+	@./test/need.sh redis-server
+	@go run ./test/replicas
+
 test: need ## every test that needs no server of others, with the race detector
 	go test -race ./...
 
 need: # what the tests run besides Go
-	@./test/need.sh curl openssl
+	@./test/need.sh curl openssl redis-server
 
 test-peers: build ## the tests against a real Kubernetes API server, built once and cached
 	go -C test/kubernetes vet ./...

@@ -31,6 +31,8 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 			t.Fatal(err)
 		}
 	}
+	files = maps.Clone(files)
+	files["secrets/redis-url"] = "redis://:not-shown@127.0.0.1:6379/0"
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

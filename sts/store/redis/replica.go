@@ -177,6 +177,7 @@ func (r *Replica) catchUp(ctx context.Context) (err error) {
 			return nil
 		}
 		r.ever.Store(true)
+		r.reason("it has not answered since")
 		r.heard.Store(int64(max(began, 1)))
 		return nil
 	}

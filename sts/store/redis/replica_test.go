@@ -23,9 +23,9 @@ import (
 var mac = []byte("0123456789abcdef0123456789abcdef")
 
 // staleness of replicas in tests; also how long an epoch settles.
-const staleness = 2 * time.Second
+const staleness = 4 * time.Second
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func startServer(t *testing.T, durable bool) *redistest.Server {
 	t.Helper()
