@@ -135,12 +135,12 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		return nil, err
 	}
 	s.checks = []sts.Check{
-		s.storeCheck(),
 		{Name: "audit", Err: s.auditHealth},
 		{Name: "audit history", Err: s.auditHistory, Warn: true},
 		{Name: "keys", Err: s.keys.Fresh},
 		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
+		s.storeCheck(),
 	}
 	s.ops = sts.OpsHandler(s.checks...)
 	s.admin = sts.AdminHandler(sts.StatusRoute(s.status))
