@@ -130,6 +130,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	go svc.followKeys(ctx)
 	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first
 
+	debug.FreeOSMemory() // loading left a lot behind, and at this gcPercent it would stay
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).
 		Str("ops", ops.Addr().String()).Str("config", set.Hash).Msg("serving")
 	select {

@@ -99,7 +99,7 @@ func bench(t *testing.T, mode string, args ...string) (code int, stdout, stderr 
 	t.Setenv(fakeMode, mode)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each server takes a second to end under -race
 	var out, errs bytes.Buffer
-	args = append([]string{"-bin", self, "-rounds", "2", "-duration", "60ms", "-conns", "1,3", "-tokens", "20"}, args...)
+	args = append([]string{"-bin", self, "-rounds", "2", "-duration", "60ms", "-conns", "1,3", "-tokens", "20", "-revocations", "0"}, args...)
 	code = run(t.Context(), args, &out, &errs)
 	left, err := os.ReadDir(os.TempDir())
 	if err != nil || len(left) != 0 {

@@ -16,10 +16,19 @@ type report struct {
 	Rounds     int            `json:"rounds"`
 	DurationMS float64        `json:"duration_ms"` // of one window
 	Tokens     int            `json:"tokens"`      // distinct subject tokens
+	Scenario   scenarioReport `json:"scenario"`
 	Machine    machine        `json:"machine"`
 	Servers    []serverReport `json:"servers"`
 	Rows       []row          `json:"rows"`
 	FirstError string         `json:"first_error,omitempty"` // the first wrong answer of the run
+}
+
+// scenarioReport is the size of the deployment that rows C to F ran.
+type scenarioReport struct {
+	Rules       int `json:"rules"`
+	Conditions  int `json:"conditions"`
+	Issuers     int `json:"issuers"`
+	Revocations int `json:"revocations"`
 }
 
 // machine says where and how undisturbed the run was.
@@ -77,6 +86,9 @@ type rowSample struct {
 
 func newReport(o options) *report {
 	r := &report{Rounds: o.rounds, DurationMS: milliseconds(o.duration), Tokens: o.tokens}
+	if o.needsBinary() {
+		r.Scenario = scenarioReport{o.scenario.rules, o.scenario.conditions, o.scenario.issuers, o.scenario.revocations}
+	}
 	r.Machine.Go = runtime.Version()
 	r.Machine.Platform = runtime.GOOS + "/" + runtime.GOARCH
 	r.Machine.Processors = runtime.NumCPU()
@@ -219,6 +231,10 @@ func (r *report) writeNotes(w io.Writer) error {
 		"exchange the server spends 30 % more processor time than form, RS256 verify, ES256 sign and JSON cost with nothing around them.\n" +
 		"CPU/A is the figure to compare; req/s and p99 also depend on what else the machine does. start and restart: exec to the\n" +
 		"first 200 from POST /token, without and with the state of an earlier start, once per run, steps of 2 ms.\n")
+	if sc := r.Scenario; sc.Rules > 0 {
+		fmt.Fprintf(&b, "Rows from C on: %d rules of the caller's issuer and target, its own last, %d with a condition; %d issuers; %d live revocations.\n",
+			sc.Rules, sc.Conditions, sc.Issuers, sc.Revocations)
+	}
 	for _, s := range r.Servers {
 		fmt.Fprintf(&b, "%s %s: issues %s, %.0f MB resident when idle.\n", s.Key, s.Name, s.Issued, s.IdleMB)
 	}

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/sts/store/redis/redistest"
 )
 
 const (
@@ -45,7 +47,16 @@ func measure(ctx context.Context, o options, progress io.Writer) (*report, error
 	if err != nil {
 		return nil, err
 	}
-	servers, err := newServers(o, bin, dir, tokens)
+	redisURL := ""
+	if slices.Contains(o.rows, "F") {
+		shared, err := redistest.Start(true)
+		if err != nil {
+			return nil, fmt.Errorf("row F: %w", err)
+		}
+		defer shared.Close()
+		redisURL = shared.URL
+	}
+	servers, err := newServers(o, bin, dir, redisURL, tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +103,7 @@ func findBinary(o options) (string, error) {
 }
 
 // newServers writes the configuration of every row and returns the servers, not started, in table order.
-func newServers(o options, bin, dir string, tokens *subjects) ([]*server, error) {
+func newServers(o options, bin, dir, redisURL string, tokens *subjects) ([]*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -118,7 +129,11 @@ func newServers(o options, bin, dir string, tokens *subjects) ([]*server, error)
 			durability := map[string]string{"D": "machine"}[key]
 			s.ready = addrs[2*i+1]
 			s.argv = []string{bin, "serve", s.dir}
+			s.revocations = o.scenario.revocations
 			files = o.scenario.files(tokens.keyJSON, s.addr, s.ready, cmp.Or(durability, "process"))
+			if key == "F" {
+				shareStore(files, redisURL)
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -144,6 +159,11 @@ func prepare(ctx context.Context, s *server, conns int, warm time.Duration) erro
 		return err
 	}
 	s.stop()
+	if s.revocations > 0 {
+		if err := revoke(ctx, s.dir, s.revocations); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
 	if s.restart, err = s.start(ctx); err != nil {
 		return err
 	}

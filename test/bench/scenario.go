@@ -42,6 +42,12 @@ scopes: {%s: {}}
 	}
 }
 
+// shareStore makes the server a replica over the Redis of the URL.
+func shareStore(files map[string][]byte, url string) {
+	files["secrets/redis"] = []byte(url + "\n")
+	files["sallyport.yaml"] = append(files["sallyport.yaml"], "store: {redis: {url: {file: secrets/redis}}}\n"...)
+}
+
 func (sc scenario) trust() []byte {
 	var b strings.Builder
 	b.WriteString("trust_domain: prod.example\nissuers:\n")

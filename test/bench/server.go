@@ -37,6 +37,8 @@ type server struct {
 	forged    []byte   // a request that must be refused
 	cursor    atomic.Int64
 
+	revocations int // that it has when it is started for the second time
+
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has been waited for
 
