@@ -76,12 +76,14 @@ func run(args []string, out, errs io.Writer) int {
 type mutation struct {
 	guard    string // what it protects
 	file     string // from the root of the module
+	function string // the only one that is looked at, "" for the whole file
 	old, new string // exact text, found once
 	packages []string
 }
 
-// parse reads the table: "guard:", "file:" and "tests:" lines, then the old text in lines that begin with "-" and the
-// new text in lines that begin with "+". Blank lines divide; lines that begin with "#" say something.
+// parse reads the table: "guard:", "file:" and "tests:" lines, "in:" with the name of a function when the old text
+// stands elsewhere in the file too, then the old text in lines that begin with "-" and the new text in lines that
+// begin with "+". Blank lines divide; lines that begin with "#" say something.
 func parse(text string) ([]mutation, error) {
 	var out []mutation
 	for block := range strings.SplitSeq(text, "\n\n") {
@@ -99,6 +101,8 @@ func parse(text string) ([]mutation, error) {
 				m.guard = value
 			case key == "file":
 				m.file = value
+			case key == "in":
+				m.function = value
 			case key == "tests":
 				m.packages = strings.Fields(value)
 			default:
@@ -119,10 +123,46 @@ func parse(text string) ([]mutation, error) {
 
 // mutant returns the file with the mutation in it.
 func (m mutation) mutant(source string) (string, error) {
-	if n := strings.Count(source, m.old); n != 1 {
-		return "", fmt.Errorf("the old text stands there %d times, want once", n)
+	begin, end := 0, len(source)
+	if m.function != "" {
+		found := regexp.MustCompile(`(?ms)^func (\([^)]*\) )?`+regexp.QuoteMeta(m.function)+`[\[(].*?^}`).FindAllStringIndex(source, -1)
+		if len(found) != 1 {
+			return "", fmt.Errorf("the function %s stands there %d times, want once; `in:` names it", m.function, len(found))
+		}
+		begin, end = found[0][0], found[0][1]
 	}
-	return strings.Replace(source, m.old, m.new, 1), nil
+	where := source[begin:end]
+	if n := strings.Count(where, m.old); n != 1 {
+		return "", fmt.Errorf("the old text stands there %d times, want once%s", n, closest(where, m.old))
+	}
+	return source[:begin] + strings.Replace(where, m.old, m.new, 1) + source[end:], nil
+}
+
+// closest says which line of source shares the most words with the first line of old, for whoever mends the table.
+func closest(source, old string) string {
+	words := regexp.MustCompile(`\w+`)
+	first, _, _ := strings.Cut(old, "\n")
+	wanted := map[string]bool{}
+	for _, w := range words.FindAllString(first, -1) {
+		wanted[w] = true
+	}
+	best, most := "", 0
+	for line := range strings.Lines(source) {
+		shared := map[string]bool{}
+		for _, w := range words.FindAllString(line, -1) {
+			shared[w] = wanted[w]
+		}
+		n := 0
+		for _, yes := range shared {
+			if yes {
+				n++
+			}
+		}
+		if n > most {
+			best, most = line, n
+		}
+	}
+	return fmt.Sprintf("\n  wanted  %s\n  closest %s", first, strings.TrimSuffix(best, "\n"))
 }
 
 var failed = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)

@@ -47,3 +47,21 @@ func TestIncompleteMutationsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// The text may stand in many functions when "in:" names one.
+func TestMutationsLookIntoOneFunction(t *testing.T) {
+	const source = "func a() {\n\tif x {\n\t}\n}\n\nfunc (s *S) b(y int) {\n\tif x {\n\t}\n}\n"
+	m := mutation{function: "b", old: "if x", new: "if false"}
+	got, err := m.mutant(source)
+	if want := "func a() {\n\tif x {\n\t}\n}\n\nfunc (s *S) b(y int) {\n\tif false {\n\t}\n}\n"; err != nil || got != want {
+		t.Errorf("in b: %q, %v; want %q", got, err, want)
+	}
+	m.function = ""
+	if _, err := m.mutant(source); err == nil {
+		t.Error("in the whole file the text stands twice: accepted")
+	}
+	m.function = "c"
+	if _, err := m.mutant(source); err == nil {
+		t.Error("a function that is not there: accepted")
+	}
+}
