@@ -169,6 +169,7 @@ func (a *attempt) described() Token {
 		issuedAt:    a.claims.iat, expires: a.claims.exp,
 		singleUse:  a.record.SingleUse,
 		delegation: a.claims.delegation,
+		shared:     len(a.trust.issuers[a.claims.iss]) > 1,
 	}
 }
 

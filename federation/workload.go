@@ -59,7 +59,12 @@ type Token struct {
 	lineage       Lineage
 	singleUse     bool
 	delegation    delegation
+	shared        bool
 }
+
+// IssuerIsShared reports whether several configured issuers have the token's iss (clusters with one iss, told apart by
+// audience), so that iss and sub alone do not say whose token it is.
+func (t Token) IssuerIsShared() bool { return t.shared }
 
 // SingleUse reports whether the configured issuer says that its tokens may be exchanged once for each target.
 func (t Token) SingleUse() bool { return t.singleUse }

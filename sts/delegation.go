@@ -29,6 +29,9 @@ func (p parties) checkDelegation(presented bool) error {
 		return fmt.Errorf("%w: may_act names who may, and no actor token proves to be that party", ErrDelegation)
 	case limited && who != federation.Party{Issuer: actor.Issuer(), Subject: actor.Subject()}:
 		return fmt.Errorf("%w: may_act names another party", ErrDelegation)
+	case limited && actor.IssuerIsShared() && (p.actor.TrustDomain() != p.subject.TrustDomain() || p.actor.Issuer() != p.subject.Issuer()):
+		// The claim cannot say which of the clusters with this iss it means; the subject's own may speak for itself.
+		return fmt.Errorf("%w: may_act names an iss that several issuers here have", ErrDelegation)
 	case presented && actor.Delegated():
 		return fmt.Errorf("%w: the actor token has an act of its own, and whose chain that is nobody can say", ErrDelegation)
 	}

@@ -3,6 +3,8 @@ package sts_test
 import (
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
 )
 
@@ -62,5 +64,29 @@ func TestForeignClaimsAreNotCopied(t *testing.T) {
 		if family, ancestors := lineageOf(m); family != m.decision || ancestors != nil {
 			t.Errorf("%s: family %s, ancestors %v", name, family, ancestors)
 		}
+	}
+}
+
+// Clusters that share an iss are told apart by audience. may_act has only iss and sub: it must not let the workload of
+// one cluster pass for its namesake in the other. // standards 1.43, 1.47
+func TestMayActDoesNotReachIntoAnotherCluster(t *testing.T) {
+	t.Parallel()
+	const shared, twinAudience = "https://kubernetes.default.svc", "https://sts.example/twin"
+	var one, twin *federationtest.Issuer
+	d := deploy(t, func(w *world) {
+		one, twin = federationtest.NewNamed(t, shared, jose.ES256), federationtest.NewNamed(t, shared, jose.ES256)
+		a, b := trusted("prod.example", "one", one), trusted("partner.example", "twin", twin)
+		b.Audiences = []string{twinAudience}
+		w.issuers = append(w.issuers, a, b)
+	})
+	mayAct := set("may_act", map[string]any{"iss": shared, "sub": "agent"})
+	for _, tc := range []struct{ name, subject, actor, code string }{
+		{"the namesake", d.sign(one, "user", "x", mayAct), d.sign(twin, "agent", "x", set("aud", twinAudience)), "invalid_request"},
+		{"the namesake, named from elsewhere", d.checkout(mayAct), d.sign(twin, "agent", "x", set("aud", twinAudience)), "invalid_request"},
+		{"the one that is meant, and no rule", d.sign(one, "user", "x", mayAct), d.sign(one, "agent", "x"), "invalid_target"},
+	} {
+		d.refused(tc.name, 400, tc.code, func() answer {
+			return d.exchange(te(tc.subject, "actor_token", tc.actor, "actor_token_type", jwtType))
+		})
 	}
 }
