@@ -1,6 +1,8 @@
 package sts_test
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -35,6 +37,10 @@ func TestActorAndSubjectTokenMustFit(t *testing.T) {
 		{"act is a list", d.checkout(set("act", []string{"x"})), "", "invalid_request"},
 		{"act is null", d.checkout(set("act", nil)), "", "invalid_request"},
 		{"act in a circle", d.checkout(set("act", map[string]any{"sub": "x", "act": map[string]any{"sub": "y", "act": map[string]any{"sub": "x"}}})), "", "invalid_request"},
+		{"act six deep", d.checkout(set("act", deep(6))), "", "invalid_request"},
+		{"act of five parties is read, and no rule", d.sign(d.ci, "x", "x", set("act", deep(5))), "", "invalid_target"},
+		{"act too large", d.checkout(set("act", map[string]any{"sub": "x", "more": strings.Repeat("x", 4<<10)})), "", "invalid_request"},
+		{"act with a sub that is a list", d.checkout(set("act", map[string]any{"sub": []string{"x"}})), "", "invalid_request"},
 		{"subject bound to a key", d.checkout(set("cnf", map[string]any{"jkt": "x"})), "", "invalid_request"},
 		{"actor bound to a key", d.checkout(), actor(set("cnf", map[string]any{"jkt": "x"})), "invalid_request"},
 		{"expired actor", d.checkout(), expired, "invalid_request"},
@@ -47,6 +53,18 @@ func TestActorAndSubjectTokenMustFit(t *testing.T) {
 		}
 		d.refused(tc.name, 400, tc.code, func() answer { return d.exchange(form) })
 	}
+}
+
+// deep is an act claim that names n parties.
+func deep(n int) (act map[string]any) {
+	for i := range n {
+		next := map[string]any{"sub": strconv.Itoa(i)}
+		if act != nil {
+			next["act"] = act
+		}
+		act = next
+	}
+	return act
 }
 
 // What a platform's token says of its own powers is not copied into ours. // standards 1.48
