@@ -24,32 +24,36 @@ type Problem struct {
 	Index   int    // in Config.Rules or Config.Targets
 	Path    string // inside that entry, "workloads.where.namespace"
 	Message string // the value, the rule it breaks, the fix
+
+	Line, Column int // from 1, inside the text of a condition; 0 for any other problem
 }
 
 // Policy is the compiled, immutable form. It is safe for concurrent use. The zero Policy denies.
 type Policy struct {
+	issuers    []Issuer
 	targets    []Target
 	byName     map[string]int
 	byResource map[string]int
 	rules      []Rule
-	allow      map[key][]int // indexes into rules, ascending
-	deny       map[string][]int
+	conditions []*condition    // of rules, nil for a rule without
+	allow      map[key]*bucket // complete keys only
+	deny       map[key]*bucket // "" for every issuer, "" for every target
 }
 
-// key finds the allow rules that can matter for one request.
+// key finds the rules that can matter for one request.
 type key struct{ trustDomain, issuer, target string }
 
 // New checks and compiles cfg. It reports every problem, and returns a Policy only when there is none.
 func New(cfg Config) (*Policy, []Problem) {
 	p := &Policy{
+		issuers:    slices.Clone(cfg.Issuers),
 		targets:    slices.Clone(cfg.Targets),
 		rules:      slices.Clone(cfg.Rules),
+		conditions: make([]*condition, len(cfg.Rules)),
 		byName:     map[string]int{},
 		byResource: map[string]int{},
-		allow:      map[key][]int{},
-		deny:       map[string][]int{},
 	}
-	c := &checker{cfg: cfg, policy: p, issuers: map[string]map[string]federation.Schema{}}
+	c := &checker{cfg: cfg, policy: p, issuers: map[string]map[string]federation.Schema{}, languages: languages{map[source]federation.Schema{}, map[dialect]*language{}}}
 	for _, is := range cfg.Issuers {
 		if c.issuers[is.TrustDomain] == nil {
 			c.issuers[is.TrustDomain] = map[string]federation.Schema{}
@@ -74,22 +78,24 @@ func New(cfg Config) (*Policy, []Problem) {
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
+	p.index()
 	return p, nil
 }
 
 type checker struct {
-	cfg      Config
-	policy   *Policy
-	issuers  map[string]map[string]federation.Schema // trust domain -> issuer -> schema
-	problems []Problem
+	cfg       Config
+	policy    *Policy
+	issuers   map[string]map[string]federation.Schema // trust domain -> issuer -> schema
+	languages languages
+	problems  []Problem
 }
 
 func (c *checker) rule(i int, path, format string, args ...any) {
-	c.problems = append(c.problems, Problem{"rule", i, path, fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, Problem{Part: "rule", Index: i, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
 func (c *checker) targetf(i int, path, format string, args ...any) {
-	c.problems = append(c.problems, Problem{"target", i, path, fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, Problem{Part: "target", Index: i, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
 func (c *checker) target(i int) {
@@ -190,13 +196,15 @@ func (c *checker) compile(i int) {
 		return
 	}
 	for _, is := range issuers {
-		c.where(i, is, domain[is])
+		c.where(i, "workloads", &Workloads{Issuer: is, Where: r.Workloads.Where}, domain[is])
 	}
 	c.anchor(i)
+	c.actors(i)
 	c.targets(i)
 	c.lifetime(i)
+	c.require(i)
+	c.when(i)
 	if r.Effect == Deny {
-		c.index(i)
 		if r.Scopes != nil || r.Lifetime != 0 || r.ExchangeFrom != nil {
 			c.rule(i, "effect", "a deny rule refuses whatever is asked; scopes, lifetime and exchange_from have no place in it")
 		}
@@ -219,14 +227,14 @@ func (c *checker) compile(i int) {
 			c.rule(i, fmt.Sprintf("exchange_from[%d]", j), "target %q is not defined%s", t, didYouMean(t, keys(c.policy.byName)))
 		}
 	}
-	c.index(i)
 }
 
-// where checks that each named attribute is declared by the adapter and is compared with its own type.
-func (c *checker) where(i int, issuer string, schema federation.Schema) {
-	r := &c.policy.rules[i]
-	for _, name := range keys(r.Workloads.Where) {
-		m, path := r.Workloads.Where[name], "workloads.where."+name
+// where checks that each named attribute is declared by the adapter and is compared with its own type. block is
+// what w stands in: workloads or actors.
+func (c *checker) where(i int, block string, w *Workloads, schema federation.Schema) {
+	issuer := w.Issuer
+	for _, name := range keys(w.Where) {
+		m, path := w.Where[name], block+".where."+name
 		a, ok := schema.Lookup(name)
 		if !ok {
 			declared := make([]string, len(schema))
@@ -280,20 +288,6 @@ func (c *checker) targets(i int) {
 func (c *checker) lifetime(i int) {
 	if l := c.policy.rules[i].Lifetime; l != 0 && l < time.Second {
 		c.rule(i, "lifetime", "lifetime %s is below one second", l)
-	}
-}
-
-func (c *checker) index(i int) {
-	r := &c.policy.rules[i]
-	if r.Effect == Deny {
-		c.policy.deny[r.Workloads.TrustDomain] = append(c.policy.deny[r.Workloads.TrustDomain], i)
-		return
-	}
-	for _, t := range r.Targets {
-		k := key{r.Workloads.TrustDomain, r.Workloads.Issuer, t}
-		if l := c.policy.allow[k]; len(l) == 0 || l[len(l)-1] != i {
-			c.policy.allow[k] = append(l, i)
-		}
 	}
 }
 

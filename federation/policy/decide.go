@@ -42,12 +42,13 @@ type Decision struct {
 	grant   Grant
 	reasons []string
 	near    *Near
+	looked  int // rules that were held against the facts
 }
 
 // Near is the allow rule that came closest to covering a denied request.
 type Near struct {
 	Rule     string
-	Claim    string // what did not fit: an attribute, "scope", "subject token"
+	Claim    string // what did not fit: an attribute, "actor", "actor.ATTRIBUTE", "fresh", "scope", "when", "subject token"
 	Expected string
 	Found    string
 }
@@ -88,7 +89,8 @@ func (g Grant) Scopes() []string { return slices.Clone(g.scopes) }
 func (g Grant) Rule() string { return g.rule }
 
 // Expires returns the latest instant at which the credential may live: never after the rule's and the
-// target's lifetime, nor after the subject token.
+// target's lifetime, nor after the actor token, nor after the subject token unless the rule opens that
+// (outlives_subject).
 func (g Grant) Expires() time.Time { return g.expires }
 
 // IsZero reports whether g grants nothing.
@@ -126,12 +128,12 @@ func (d Decision) Near() (Near, bool) {
 
 // Decide reports whether who may receive a credential for what was asked, at the given time. It reads
 // only its arguments: no clock, no network, no log. Reasons name the rules that matched, in file order.
+//
+// It looks at the rules that can match these facts by their index, never at all rules; only a refusal looks
+// for the rule that came nearest, among at most maxNear.
 func (p *Policy) Decide(f Facts) Decision {
 	if f.Workload.IsZero() {
 		return deny(RefusedTarget, "no verified workload")
-	}
-	if !f.Actor.IsZero() {
-		return deny(RefusedTarget, "no rule lets anybody act for another")
 	}
 	target, why := p.resolve(f.Want)
 	if target == nil {
@@ -140,33 +142,132 @@ func (p *Policy) Decide(f Facts) Decision {
 	if l := f.Workload.Token().Lineage(); !l.IsZero() && l.Depth >= MaxDepth {
 		return deny(RefusedTarget, fmt.Sprintf("the subject token ends a chain of %d tokens, the most there may be", MaxDepth))
 	}
-	for _, i := range p.deny[f.Workload.TrustDomain()] {
-		if r := &p.rules[i]; r.denies(f.Workload, target.Name) {
-			return deny(RefusedTarget, fmt.Sprintf("rule %s (%s) denies%s", r.Name, r.Source, r.absences(f.Workload)))
-		}
+	s := p.search(f, target)
+	scopes := f.Want.Scopes
+	if s.covers >= 0 {
+		scopes = granted(&p.rules[s.covers], f)
 	}
-	reachable, best := "", nearest{misses: 1 << 30}
-	for _, i := range p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), target.Name}] {
-		r := &p.rules[i]
-		if !r.allows(f.Workload) {
-			best.consider(r, f)
-			continue
-		}
-		if extra := missing(f.Want.Scopes, r.Scopes); len(extra) > 0 {
-			reachable = r.Name
-			best.consider(r, f)
-			continue
-		}
-		return grant(r, target, f)
+	// Deny rules come last because they see the scopes that would be granted: a caller who asks for none gets
+	// those of the covering rule.
+	d, denied := p.denies(f, target, scopes)
+	switch {
+	case denied:
+	case s.covers >= 0:
+		d = p.grant(&p.rules[s.covers], target, f, scopes)
+	case s.reachable:
+		d = deny(RefusedScope, fmt.Sprintf("no rule covers scope %s at target %s", printable(strings.Join(f.Want.Scopes, " ")), target.Name))
+		d.near = p.nearest(s, f, target)
+	default:
+		d = deny(RefusedTarget, fmt.Sprintf("no rule lets %s reach target %s", whoever(f), target.Name))
+		d.near = p.nearest(s, f, target)
 	}
-	if reachable != "" {
-		d := deny(RefusedScope, fmt.Sprintf("no rule covers scope %s at target %s", strings.Join(f.Want.Scopes, " "), target.Name))
-		d.near = best.near
-		return d
-	}
-	d := deny(RefusedTarget, fmt.Sprintf("no rule lets %s reach target %s", f.Workload.ID(), target.Name))
-	d.near = best.near
+	d.looked += s.looked
 	return d
+}
+
+// whoever names who asks.
+func whoever(f Facts) string {
+	if f.Actor.IsZero() {
+		return f.Workload.ID()
+	}
+	return f.Actor.ID() + " for " + f.Workload.ID()
+}
+
+// search is how the allow rules answered one request.
+type search struct {
+	covers     int   // the first rule that covers everything asked; -1 for none
+	reachable  bool  // some rule lets the caller reach the target, but not with that scope
+	candidates []int // rules that were looked at
+	looked     int
+}
+
+// search finds the first allow rule that covers f.
+func (p *Policy) search(f Facts, t *Target) search {
+	var space [32]int
+	s := search{covers: -1}
+	s.candidates = p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}].find(space[:0], f.Workload, false)
+	for _, i := range s.candidates {
+		s.looked++
+		r := &p.rules[i]
+		if !r.fits(f) || !p.ask(i, f, f.Workload, t, granted(r, f)).yes {
+			continue
+		}
+		if len(missing(f.Want.Scopes, r.Scopes)) > 0 {
+			s.reachable = true
+			continue
+		}
+		s.covers = i
+		break
+	}
+	return s
+}
+
+// granted is what a rule would grant: what was asked, or all that it has.
+func granted(r *Rule, f Facts) []string {
+	if len(f.Want.Scopes) == 0 {
+		return r.Scopes
+	}
+	return f.Want.Scopes
+}
+
+// ask asks the condition of rule i, if it has one, about who.
+func (p *Policy) ask(i int, f Facts, who federation.Workload, t *Target, scopes []string) answer {
+	c := p.conditions[i]
+	if c == nil {
+		return answer{known: true, yes: true}
+	}
+	return c.ask(newView(f, who, t, scopes))
+}
+
+// denies finds the first deny rule that matches the subject or who acts for it. Only the current actor counts:
+// those before it are history (RFC 8693 section 4.1).
+func (p *Policy) denies(f Facts, t *Target, scopes []string) (d Decision, denied bool) {
+	first, who := -1, federation.Workload{}
+	var space [32]int
+	for _, w := range []federation.Workload{f.Workload, f.Actor} {
+		if w.IsZero() {
+			continue
+		}
+		found := space[:0]
+		for _, k := range [...]key{
+			{w.TrustDomain(), w.Issuer(), t.Name}, {w.TrustDomain(), w.Issuer(), ""},
+			{w.TrustDomain(), "", t.Name}, {w.TrustDomain(), "", ""},
+		} {
+			found = p.deny[k].find(found, w, true)
+		}
+		slices.Sort(found)
+		for _, i := range found {
+			d.looked++
+			if first >= 0 && i >= first {
+				break
+			}
+			if !p.rules[i].denies(w) {
+				continue
+			}
+			if a := p.ask(i, f, w, t, scopes); a.yes || !a.known {
+				first, who = i, w
+				d.refusal = RefusedTarget
+				d.reasons = []string{p.denial(&p.rules[i], f, who, a)}
+				break
+			}
+		}
+	}
+	return d, first >= 0
+}
+
+// denial words why a deny rule matched.
+func (p *Policy) denial(r *Rule, f Facts, who federation.Workload, a answer) string {
+	reason := fmt.Sprintf("rule %s (%s) denies", r.Name, r.Source)
+	if who.ID() != f.Workload.ID() {
+		reason += " the actor " + who.ID()
+	}
+	if why := r.absences(who); why != "" {
+		return reason + why
+	}
+	if !a.yes {
+		reason += ": in a deny rule a condition that has no answer matches, and " + a.why
+	}
+	return reason
 }
 
 // Target returns the configured target of a name.
@@ -203,14 +304,9 @@ func (p *Policy) resolve(w Want) (*Target, string) {
 	return &p.targets[found], ""
 }
 
-// denies: an absent attribute is a match, so that a token that leaves a claim out cannot slip by.
-func (r *Rule) denies(w federation.Workload, target string) bool {
-	if len(r.Targets) > 0 && !slices.Contains(r.Targets, target) {
-		return false
-	}
-	if r.Workloads.Issuer != "" && r.Workloads.Issuer != w.Issuer() {
-		return false
-	}
+// denies: an absent attribute is a match, so that a token that leaves a claim out cannot slip by. Trust domain,
+// issuer and target were matched by the index.
+func (r *Rule) denies(w federation.Workload) bool {
 	for name, m := range r.Workloads.Where {
 		if v, ok := w.Attribute(name); ok && !m.match(v) {
 			return false
@@ -237,17 +333,13 @@ func (r *Rule) absences(w federation.Workload) string {
 	}
 }
 
-// allows: an absent attribute is no match. Trust domain and issuer were matched by the index.
-func (r *Rule) allows(w federation.Workload) bool {
-	if !r.accepts(w.Token().Lineage()) {
-		return false
-	}
-	for name, m := range r.Workloads.Where {
-		if v, ok := w.Attribute(name); !ok || !m.match(v) {
-			return false
-		}
-	}
-	return true
+// fits: an absent attribute is no match. Trust domain and issuer of the subject, and the target, were matched by
+// the index.
+func (r *Rule) fits(f Facts) bool {
+	return r.accepts(f.Workload.Token().Lineage()) &&
+		r.Workloads.lacks(f.Workload) == 0 &&
+		!r.ignores(f.Actor) && (r.Actors == nil || r.Actors.lacks(f.Actor) == 0) &&
+		r.Require.fresh(f.Workload.Token(), f.Time)
 }
 
 // accepts tells a platform's token from one of our own: a rule is for the one or for the other.
@@ -258,16 +350,15 @@ func (r *Rule) accepts(l federation.Lineage) bool {
 	return slices.Contains(r.ExchangeFrom, l.Target)
 }
 
-func grant(r *Rule, t *Target, f Facts) Decision {
-	scopes := f.Want.Scopes
-	if len(scopes) == 0 {
-		scopes = r.Scopes
-	}
+// grant makes the grant of a rule that covers f. Nothing in it exceeds the rule, the target, the subject token or
+// the actor token, but for the one opening that the rule names.
+func (p *Policy) grant(r *Rule, t *Target, f Facts, scopes []string) Decision {
 	// An exchange of our own token never widens it: what it could not do, its child cannot either,
 	// when both are for one target.
-	if l := f.Workload.Token().Lineage(); l.Target == t.Name {
+	l := f.Workload.Token().Lineage()
+	if l.Target == t.Name {
 		if extra := missing(scopes, l.Scopes); len(extra) > 0 {
-			return deny(RefusedScope, fmt.Sprintf("the subject token does not have scope %s", strings.Join(extra, " ")))
+			return deny(RefusedScope, fmt.Sprintf("the subject token does not have scope %s", printable(strings.Join(extra, " "))))
 		}
 	}
 	lifetime := t.MaxLifetime
@@ -275,7 +366,10 @@ func grant(r *Rule, t *Target, f Facts) Decision {
 		lifetime = min(lifetime, r.Lifetime)
 	}
 	expires := f.Time.Add(lifetime)
-	if end := f.Workload.Token().Expires(); end.Before(expires) {
+	if end := f.Workload.Token().Expires(); end.Before(expires) && !(r.OutlivesSubject && l.IsZero()) {
+		expires = end
+	}
+	if end := f.Actor.Token().Expires(); !f.Actor.IsZero() && end.Before(expires) {
 		expires = end
 	}
 	if end := f.Actor.Token().Expires(); !end.IsZero() && end.Before(expires) {
@@ -287,7 +381,7 @@ func grant(r *Rule, t *Target, f Facts) Decision {
 		grant: Grant{
 			workload: f.Workload,
 			actor:    f.Actor,
-			once:     f.Workload.Token().SingleUse(),
+			once:     f.Workload.Token().SingleUse() || r.Require.SingleUse,
 			target:   t.Name,
 			resource: t.Resource,
 			scopes:   slices.Clone(scopes),
@@ -310,49 +404,6 @@ func missing(want, have []string) []string {
 		}
 	}
 	return out
-}
-
-// nearest keeps the rule with the fewest things that did not fit; the first of equals.
-type nearest struct {
-	misses int
-	near   *Near
-}
-
-func (n *nearest) consider(r *Rule, f Facts) {
-	misses, first := r.misses(f)
-	if misses > 0 && misses < n.misses {
-		n.misses, n.near = misses, &first
-	}
-}
-
-func (r *Rule) misses(f Facts) (count int, first Near) {
-	miss := func(claim, expected, found string) {
-		if count == 0 {
-			first = Near{Rule: r.Name, Claim: claim, Expected: expected, Found: found}
-		}
-		count++
-	}
-	if l := f.Workload.Token().Lineage(); !r.accepts(l) {
-		switch {
-		case l.IsZero():
-			miss("subject token", "one minted here for "+strings.Join(r.ExchangeFrom, ", "), "a platform's token")
-		case len(r.ExchangeFrom) == 0:
-			miss("subject token", "a platform's token", "one minted here for "+l.Target)
-		default:
-			miss("subject token", "one minted here for "+strings.Join(r.ExchangeFrom, ", "), "one minted here for "+l.Target)
-		}
-	}
-	for _, name := range keys(r.Workloads.Where) {
-		m := r.Workloads.Where[name]
-		v, ok := f.Workload.Attribute(name)
-		if !ok || !m.match(v) {
-			miss(name, m.String(), render(v))
-		}
-	}
-	if extra := missing(f.Want.Scopes, r.Scopes); len(extra) > 0 {
-		miss("scope", strings.Join(r.Scopes, " "), strings.Join(f.Want.Scopes, " "))
-	}
-	return count, first
 }
 
 // printable keeps what a caller chose from spoiling an operator's terminal or log.

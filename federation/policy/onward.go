@@ -21,11 +21,13 @@ func (c *checker) onward() {
 	}
 }
 
-// shadow returns a deny rule with a where that matches every token the rule is for, at each of its targets.
+// shadow returns a deny rule that asks for attributes and so matches every token the rule is for, at each of its targets.
 func (c *checker) shadow(r *Rule) *Rule {
 	for i := range c.policy.rules {
 		d := &c.policy.rules[i]
-		if d.Effect != Deny || len(d.Workloads.Where) == 0 || d.Workloads.TrustDomain != r.Workloads.TrustDomain ||
+		when := c.policy.conditions[i]
+		asks := len(d.Workloads.Where) > 0 && when == nil || when != nil && len(when.attributes) > 0
+		if d.Effect != Deny || !asks || d.Workloads.TrustDomain != r.Workloads.TrustDomain ||
 			d.Workloads.Issuer != "" && d.Workloads.Issuer != r.Workloads.Issuer {
 			continue
 		}

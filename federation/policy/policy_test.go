@@ -93,9 +93,18 @@ func newWorld(t testing.TB) *world {
 
 func (w *world) workload(claims map[string]any) federation.Workload {
 	w.t.Helper()
+	return w.without("", claims)
+}
+
+// without is workload with a claim left out.
+func (w *world) without(name string, claims map[string]any) federation.Workload {
+	w.t.Helper()
 	c := w.issuer.Claims(w.now, "app", audience)
 	for k, v := range claims {
 		c = c.With(k, v)
+	}
+	if name != "" {
+		c = c.Without(name)
 	}
 	who, err := w.trust.Identify(context.Background(), w.issuer.Sign(c), w.now)
 	if err != nil {
@@ -549,18 +558,6 @@ func TestUnsafeTargetsDoNotLoad(t *testing.T) {
 		p, problems := policy.New(policy.Config{Issuers: issuers(), Targets: append(targets(), tc.target)})
 		if p != nil || !slices.ContainsFunc(problems, func(p policy.Problem) bool { return p.Part == "target" && p.Path == tc.path }) {
 			t.Errorf("%s: problems are %+v, want one at %s", tc.name, problems, tc.path)
-		}
-	}
-}
-
-func BenchmarkDecide(b *testing.B) {
-	w := newWorld(b)
-	p := compile(b, allow("a", []string{"orders"}, []string{"read"}, anyRepo))
-	f := w.facts(w.workload(map[string]any{"repo": "shop"}), "orders", "read")
-	b.ReportAllocs()
-	for b.Loop() {
-		if !p.Decide(f).Allowed() {
-			b.Fatal("refused")
 		}
 	}
 }

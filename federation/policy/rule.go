@@ -41,6 +41,24 @@ type Rule struct {
 	// ExchangeFrom makes an allow rule one for tokens that this deployment minted: those of the
 	// listed targets, presented as subject tokens. Without it a rule never matches an own token.
 	ExchangeFrom []string
+
+	// Actors makes an allow rule one for requests with an actor token: who may act for the workloads. Without
+	// it a rule never covers a request in which somebody acts for another.
+	Actors *Workloads
+
+	When    string  // a condition in CEL, "" for none; it can only narrow
+	Require Require // what an allow rule demands of the subject token
+
+	// OutlivesSubject lets the credential live past the subject token, up to the rule's and the target's
+	// lifetime: an opening, for platforms whose tokens live shorter than any useful credential.
+	OutlivesSubject bool
+}
+
+// Require is what a rule demands of the subject token beyond its attributes. The zero Require demands nothing.
+type Require struct {
+	Fresh     time.Duration // issued (iat) at most so long ago; 0 for any age. A token without iat is never fresh
+	SingleUse bool          // exchanged for the target at most once
+	Bound     bool          // bound to a key; no token can be yet, so a rule with it does not load
 }
 
 // Workloads says whom a rule is about.

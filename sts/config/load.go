@@ -172,7 +172,13 @@ func (l *loader) compile() {
 			continue
 		}
 		if path := join(at.path, p.Path); at.doc.ok(path) {
-			news = append(news, func() { at.doc.problem(path, "%s", p.Message) })
+			news = append(news, func() {
+				if p.Line > 0 {
+					at.doc.inside(path, l.rules[p.Index].Name, p)
+					return
+				}
+				at.doc.problem(path, "%s", p.Message)
+			})
 		}
 	}
 	for _, report := range news {
@@ -190,12 +196,16 @@ func (l *loader) compile() {
 // follows reports whether a problem of a rule only follows from one that was reported elsewhere.
 func (l *loader) follows(p policy.Problem) bool {
 	r := l.rules[p.Index]
-	if strings.HasPrefix(p.Path, "workloads.where") {
-		for name := range l.unnamed {
-			domain, issuer, _ := strings.Cut(name, "/")
-			if domain == r.Workloads.TrustDomain && (r.Workloads.Issuer == "" || r.Workloads.Issuer == issuer) {
-				return true
-			}
+	for name := range l.unnamed {
+		domain, issuer, _ := strings.Cut(name, "/")
+		about := func(w policy.Workloads) bool {
+			return domain == w.TrustDomain && (w.Issuer == "" || w.Issuer == issuer)
+		}
+		switch {
+		case strings.HasPrefix(p.Path, "workloads.where") && about(r.Workloads),
+			p.Path == "when" && about(r.Workloads),
+			(p.Path == "when" || strings.HasPrefix(p.Path, "actors.where")) && r.Actors != nil && about(*r.Actors):
+			return true
 		}
 	}
 	if strings.HasPrefix(p.Path, "scopes") || p.Path == "lifetime" {

@@ -15,19 +15,52 @@ type policyFile struct {
 }
 
 type ruleEntry struct {
-	Name         string         `yaml:"name" jsonschema:"minLength=1" jsonschema_description:"Name of the rule, unique in all files; audit records and explanations refer to it. Required."`
-	Effect       string         `yaml:"effect,omitempty" jsonschema:"enum=allow,enum=deny" jsonschema_description:"What a matching rule does. Default: allow."`
-	Workloads    workloadsBlock `yaml:"workloads" jsonschema_description:"Whom the rule is about. Required."`
-	Targets      []string       `yaml:"targets,omitempty" jsonschema:"minItems=1" jsonschema_description:"Names of targets. Required in an allow rule; default in a deny rule: every target."`
-	Scopes       []string       `yaml:"scopes,omitempty" jsonschema:"minItems=1" jsonschema_description:"Scopes that an allow rule grants at most; each target must define them. Default: none."`
-	Lifetime     duration       `yaml:"lifetime,omitempty" jsonschema_description:"Life of the credential, from 1s to max_lifetime of the targets. Default: max_lifetime of the target."`
-	ExchangeFrom []string       `yaml:"exchange_from,omitempty" jsonschema:"minItems=1" jsonschema_description:"Makes this a rule for tokens that Sallyport minted for the targets listed here, presented as subject tokens. Default: the rule is for tokens of platforms only."`
+	Name         string          `yaml:"name" jsonschema:"minLength=1" jsonschema_description:"Name of the rule, unique in all files; audit records and explanations refer to it. Required."`
+	Effect       string          `yaml:"effect,omitempty" jsonschema:"enum=allow,enum=deny" jsonschema_description:"What a matching rule does. Default: allow."`
+	Workloads    workloadsBlock  `yaml:"workloads" jsonschema_description:"Whom the rule is about. Required."`
+	Targets      []string        `yaml:"targets,omitempty" jsonschema:"minItems=1" jsonschema_description:"Names of targets. Required in an allow rule; default in a deny rule: every target."`
+	Scopes       []string        `yaml:"scopes,omitempty" jsonschema:"minItems=1" jsonschema_description:"Scopes that an allow rule grants at most; each target must define them. Default: none."`
+	Lifetime     duration        `yaml:"lifetime,omitempty" jsonschema_description:"Life of the credential, from 1s to max_lifetime of the targets. Default: max_lifetime of the target."`
+	Actors       *workloadsBlock `yaml:"actors,omitempty" jsonschema_description:"Who may act for these workloads: makes an allow rule one for requests with an actor token of a workload that matches. Issuer and where are required here. Default: the rule is for requests in which nobody acts for another."`
+	When         string          `yaml:"when,omitempty" jsonschema:"minLength=1,maxLength=4096" jsonschema_description:"Condition in CEL over workload, actor, target, request and env, checked at load, at most 4 KiB; it can only narrow. An absent attribute or an error is no match in an allow rule and a match in a deny rule. Default: none."`
+	Require      *requireBlock   `yaml:"require,omitempty" jsonschema_description:"What an allow rule demands of the subject token beyond its attributes; what is not met is no match. Default: nothing."`
+	Outlives     *opening        `yaml:"outlives_subject,omitempty" jsonschema:"const=true" jsonschema_description:"true lets the credential live past the subject token, up to the rule's lifetime, for platforms whose tokens live shorter than any credential. Never past the actor token, never with exchange_from. A stolen subject token then buys more time. Default: no credential outlives its subject token."`
+	Family       *familyBound    `yaml:"family_lifetime,omitempty" jsonschema:"-"`
+	ExchangeFrom []string        `yaml:"exchange_from,omitempty" jsonschema:"minItems=1" jsonschema_description:"Makes this a rule for tokens that Sallyport minted for the targets listed here, presented as subject tokens. Default: the rule is for tokens of platforms only."`
 }
 
 type workloadsBlock struct {
 	TrustDomain string                `yaml:"trust_domain" jsonschema:"minLength=1" jsonschema_description:"Trust domain of the workloads. Required."`
 	Issuer      string                `yaml:"issuer,omitempty" jsonschema:"minLength=1" jsonschema_description:"Name of their issuer inside the trust domain. Required in an allow rule; default in a deny rule: every issuer of the trust domain."`
 	Where       map[string]whereValue `yaml:"where,omitempty" jsonschema_description:"What the workload's attributes must be; all must match. Names and types are those that the issuer's type declares. Required in an allow rule without exchange_from; default in a deny rule: every workload."`
+}
+
+type requireBlock struct {
+	Fresh     duration `yaml:"fresh,omitempty" jsonschema_description:"The subject token was issued (iat) at most so long ago, such as 5m; at least 1s. A token without iat is not fresh. Default: any age that the issuer's max_lifetime lets pass."`
+	SingleUse *opening `yaml:"single_use,omitempty" jsonschema:"const=true" jsonschema_description:"true: the subject token may be exchanged for the target once. Default: as often as it is valid, unless its issuer says single_use."`
+	Bound     *opening `yaml:"bound,omitempty" jsonschema:"const=true" jsonschema_description:"true: the subject token is bound to a key. No token can be in this version, so a rule with it does not load. Default: not demanded."`
+}
+
+// opening is a key that is true or not there: false would read as if it took something back.
+type opening bool
+
+var _ checker = (*opening)(nil)
+
+func (*opening) check(d *document, n *yaml.Node, path string) bool {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || !strings.EqualFold(n.Value, "true") {
+		d.place(n, path, "%s can only be true, not %s; leave the key out for the default", last(path), show(n.Value))
+	}
+	return true
+}
+
+// familyBound refuses a key of which only the name is known.
+type familyBound struct{}
+
+var _ checker = (*familyBound)(nil)
+
+func (*familyBound) check(d *document, n *yaml.Node, path string) bool {
+	d.place(n, path, "family_lifetime would let a family of tokens that is bound to a key renew itself, and no token can be bound to a key in this version; leave it out, and exchange a fresh token instead")
+	return true
 }
 
 // whereValue is a matcher as written: a value, a list of values, {prefix: p} or {contains: v}.
@@ -131,6 +164,33 @@ func scalarValue(n *yaml.Node) federation.Value {
 	return federation.Value{}
 }
 
+func (w workloadsBlock) value() policy.Workloads {
+	out := policy.Workloads{TrustDomain: w.TrustDomain, Issuer: w.Issuer}
+	if w.Where != nil {
+		out.Where = make(map[string]policy.Matcher, len(w.Where))
+		for name, v := range w.Where {
+			out.Where[name] = v.matcher
+		}
+	}
+	return out
+}
+
+// inside reports what a condition says at a line and column of its own text. A text that stands in the file as it
+// is, in one line, is pointed into; elsewhere the message says where.
+func (d *document) inside(path, rule string, p policy.Problem) {
+	n := d.at(path)
+	at, what := *n, "the condition of rule "+show(rule)
+	switch {
+	case n.Kind != yaml.ScalarNode || strings.Contains(n.Value, "\n") || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		d.place(n, path, "line %d, column %d of %s: %s", p.Line, p.Column, what, p.Message)
+		return
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		at.Column++
+	}
+	at.Column += p.Column - 1
+	d.place(&at, path, "%s: %s", what, p.Message)
+}
+
 // policy checks one policy file and adds its rules.
 func (l *loader) policy(d *document) {
 	var f policyFile
@@ -147,22 +207,29 @@ func (l *loader) policy(d *document) {
 		if d.ok(join(path, "effect")) && e.Effect != "" && e.Effect != policy.Allow.String() && e.Effect != policy.Deny.String() {
 			d.problem(join(path, "effect"), "effect %s is neither allow nor deny%s", show(e.Effect), didYouMean(e.Effect, []string{policy.Allow.String(), policy.Deny.String()}))
 		}
+		if n := d.value(join(path, "when")); n != nil && d.ok(join(path, "when")) && strings.TrimSpace(n.Value) == "" {
+			d.problem(join(path, "when"), "the condition is empty; write one, or leave the key out")
+		}
+		if q := e.Require; q != nil && *q == (requireBlock{}) && d.ok(join(path, "require")) {
+			d.problem(join(path, "require"), "require demands nothing; name fresh or single_use, or leave the key out")
+		}
 		if !d.ok(path) {
 			continue // what policy would say of half a rule is not true of the whole one
 		}
 		r := policy.Rule{
 			Name: e.Name, Source: d.source(path), Effect: policy.Allow, Targets: e.Targets, Scopes: e.Scopes,
 			Lifetime: e.Lifetime.value(), ExchangeFrom: e.ExchangeFrom,
-			Workloads: policy.Workloads{TrustDomain: e.Workloads.TrustDomain, Issuer: e.Workloads.Issuer},
+			Workloads: e.Workloads.value(), When: e.When, OutlivesSubject: e.Outlives != nil,
 		}
 		if e.Effect == policy.Deny.String() {
 			r.Effect = policy.Deny
 		}
-		if e.Workloads.Where != nil {
-			r.Workloads.Where = make(map[string]policy.Matcher, len(e.Workloads.Where))
-			for name, w := range e.Workloads.Where {
-				r.Workloads.Where[name] = w.matcher
-			}
+		if e.Actors != nil {
+			actors := e.Actors.value()
+			r.Actors = &actors
+		}
+		if q := e.Require; q != nil {
+			r.Require = policy.Require{Fresh: q.Fresh.value(), SingleUse: q.SingleUse != nil, Bound: q.Bound != nil}
 		}
 		l.rules = append(l.rules, r)
 		l.rulePlaces = append(l.rulePlaces, place{d, path})

@@ -241,8 +241,7 @@ func later(path string) bool {
 	switch brackets.ReplaceAllString(path, "") {
 	case "trusted_proxies",
 		"issuers.token_review", "issuers.client_authentication",
-		"sensitivity",
-		"rules.when", "rules.require", "rules.outlives_subject", "rules.family_lifetime":
+		"sensitivity":
 		return true
 	default:
 		return false
