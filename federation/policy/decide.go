@@ -372,9 +372,6 @@ func (p *Policy) grant(r *Rule, t *Target, f Facts, scopes []string) Decision {
 	if end := f.Actor.Token().Expires(); !f.Actor.IsZero() && end.Before(expires) {
 		expires = end
 	}
-	if end := f.Actor.Token().Expires(); !end.IsZero() && end.Before(expires) {
-		expires = end
-	}
 	return Decision{
 		allowed: true,
 		reasons: []string{fmt.Sprintf("rule %s (%s) allows", r.Name, r.Source)},
