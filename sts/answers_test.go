@@ -14,14 +14,21 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 
+	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/metrics"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // ops is the ops listener's handler behind the same contract.
 func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string) answer) {
 	t.Helper()
-	return behindContract(t, httptest.NewServer(sts.OpsHandler(checks...)))
+	return behindContract(t, httptest.NewServer(sts.OpsHandler(metrics.New(metrics.Sources{
+		Audit: func() (none audit.Stats) { return }, Keys: func() (none []federation.KeyStatus) { return },
+		Revocations: func() (none int, _ revocation.Position) { return }, Config: func() string { return "" },
+		Checks: func() (none map[string]bool) { return },
+	}).Handler(), checks...)))
 }
 
 // adminListener is the admin handler behind the same contract; caller is whom the listener knows, "" for nobody.
@@ -115,11 +122,13 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"GET", "/admin/v1/status", 403}: func() answer { return askNobody("GET", "/admin/v1/status") },
 		{"GET", "/admin/v1/status", 405}: func() answer { return askAdmin("POST", "/admin/v1/status") },
 
-		{"GET", "/livez", 200}:  func() answer { return askOps("GET", "/livez") },
-		{"GET", "/livez", 405}:  func() answer { return askOps("POST", "/livez") },
-		{"GET", "/readyz", 200}: func() answer { return askOps("GET", "/readyz") },
-		{"GET", "/readyz", 405}: func() answer { return askOps("HEAD", "/readyz") },
-		{"GET", "/readyz", 503}: func() answer { failing = state; defer func() { failing = nil }(); return askOps("GET", "/readyz") },
+		{"GET", "/livez", 200}:   func() answer { return askOps("GET", "/livez") },
+		{"GET", "/livez", 405}:   func() answer { return askOps("POST", "/livez") },
+		{"GET", "/metrics", 200}: func() answer { return askOps("GET", "/metrics") },
+		{"GET", "/metrics", 405}: func() answer { return askOps("POST", "/metrics") },
+		{"GET", "/readyz", 200}:  func() answer { return askOps("GET", "/readyz") },
+		{"GET", "/readyz", 405}:  func() answer { return askOps("HEAD", "/readyz") },
+		{"GET", "/readyz", 503}:  func() answer { failing = state; defer func() { failing = nil }(); return askOps("GET", "/readyz") },
 	}
 	for _, path := range []string{"/jwks", openID, oauthServer, "/assertions/jwks", "/assertions" + openID, "/assertions" + oauthServer, oauthServer + "/assertions"} {
 		provoke[documented{"GET", path, 200}] = get(path)

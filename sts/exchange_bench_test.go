@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 )
@@ -126,8 +127,10 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	}
 	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), brokers.Deps{Issuer: self, Signer: k.Tokens(), Now: time.Now})
 	mustBench(b, err)
+	counted := metrics.New(metrics.Sources{})
+	counted.Configure(metrics.Names{Issuers: map[string]bool{"prod.example/cluster-1": true}, Targets: map[string]string{"orders": "orders"}})
 	x, err := sts.NewExchanger(&sts.State{Trust: trust, Policy: p, Brokers: map[string]brokers.Broker{"orders": broker}, Hash: "bench"},
-		log, revoked, nil, time.Now, func() string { return strings.ToLower(rand.Text()) })
+		counted.Audit(log), revoked, nil, time.Now, func() string { return strings.ToLower(rand.Text()) })
 	mustBench(b, err)
 	now := time.Now()
 	token := platform.Sign(federationtest.Claims{

@@ -17,8 +17,8 @@ type Check struct {
 }
 
 // OpsHandler returns the ops listener's handler: /livez answers while the process runs; /readyz is 503 with
-// the reasons while a check fails.
-func OpsHandler(checks ...Check) http.Handler {
+// the reasons while a check fails; /metrics is what metrics serves.
+func OpsHandler(metrics http.Handler, checks ...Check) http.Handler {
 	r := chi.NewRouter()
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, "", map[string]bool{"live": true})
@@ -32,6 +32,7 @@ func OpsHandler(checks ...Check) http.Handler {
 		}
 		writeJSON(w, status, "", out)
 	})
+	r.Get("/metrics", metrics.ServeHTTP)
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", http.MethodGet)
 		w.WriteHeader(http.StatusMethodNotAllowed)

@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 	"github.com/sallyport-sts/sallyport/sts/store/redis"
@@ -54,6 +55,7 @@ type service struct {
 	ops         http.Handler
 	admin       http.Handler
 	checks      []sts.Check // of /readyz
+	metrics     *metrics.Metrics
 	started     time.Time
 	cert        atomic.Pointer[tls.Certificate]
 	historyLost bool
@@ -125,7 +127,9 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if s.exchanger, err = sts.NewExchanger(state, s.audit, s.revocations, marks, time.Now, newID); err != nil {
+	s.metrics = s.newMetrics()
+	s.metrics.Configure(namesIn(set))
+	if s.exchanger, err = sts.NewExchanger(state, s.metrics.Audit(s.audit), s.revocations, marks, time.Now, newID); err != nil {
 		return nil, err
 	}
 	s.workload, err = s.exchanger.Handler(sts.Published{
@@ -142,7 +146,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
 		s.storeCheck(),
 	}
-	s.ops = sts.OpsHandler(s.checks...)
+	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)
 	s.admin = sts.AdminHandler(sts.StatusRoute(s.status))
 	return s, nil
 }
@@ -272,9 +276,11 @@ func (s *service) reload(k config.Kinds) {
 	if err != nil {
 		reason := "the new configuration is refused, the old one is in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 		s.reloadErr.Store(&reason)
+		s.metrics.ReloadRefused()
 		s.log.Error().Err(err).Msg("reload refused; the old configuration is in force")
 		return
 	}
+	s.metrics.Configure(namesIn(set))
 	s.exchanger.Swap(state)
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.certErr.Store(nil)

@@ -39,7 +39,7 @@ type Server struct {
 // Listen holds the addresses that the service listens on, each host:port.
 type Listen struct {
 	Workload string // token, introspection, revocation, metadata and keys
-	Ops      string // liveness and readiness
+	Ops      string // liveness, readiness and metrics
 	Admin    string // path of the admin socket, "" for none
 }
 
@@ -72,7 +72,7 @@ type serverFile struct {
 
 type listenBlock struct {
 	Workload string `yaml:"workload" jsonschema:"minLength=1" jsonschema_description:"Address and port for workloads, resource servers and relying parties, such as 0.0.0.0:8443. Required."`
-	Ops      string `yaml:"ops,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for /livez and /readyz, without TLS. Default: 127.0.0.1:9090."`
+	Ops      string `yaml:"ops,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for /livez, /readyz and /metrics, without TLS. Default: 127.0.0.1:9090."`
 	Admin    string `yaml:"admin,omitempty" jsonschema:"pattern=^unix:/" jsonschema_description:"Unix socket for operators, such as unix:/run/sallyport/admin.sock; the path is absolute. Its directory must exist and nobody but its owner and group may write there; the socket is for the user that runs sallyport alone (mode 0600). Default: none, and the admin commands do not work."`
 }
 

@@ -29,6 +29,7 @@ var layers = []struct {
 	{"sts/audit", nil},
 	{"sts/revocation", nil},
 	{"sts/replay", nil},
+	{"sts/metrics", []string{"federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation"}},
 	{"sts/keys", []string{"federation/secret"}},
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "federation/secret"}},
 	{"sts/store/redis/redistest", nil},

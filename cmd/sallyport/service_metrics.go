@@ -1,0 +1,44 @@
+package main
+
+import (
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/metrics"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// newMetrics reads from the parts that the service has by now; the rest is there before anybody asks.
+func (s *service) newMetrics() *metrics.Metrics {
+	return metrics.New(metrics.Sources{
+		Version: versionName(),
+		Audit:   s.audit.Stats,
+		Keys:    s.keyCache.Status,
+		Revocations: func() (int, revocation.Position) {
+			return s.revocations.Len(), s.revocations.Position()
+		},
+		Config: func() string { return s.exchanger.ConfigHash() },
+		Checks: func() map[string]bool {
+			results, _ := sts.Run(s.checks)
+			out := make(map[string]bool, len(results))
+			for _, r := range results {
+				out[r.Name] = r.OK
+			}
+			return out
+		},
+	})
+}
+
+// namesIn are the words of a configuration that metrics may have in labels.
+func namesIn(set *config.Set) metrics.Names {
+	n := metrics.Names{Issuers: map[string]bool{}, Targets: map[string]string{}}
+	for _, is := range set.Issuers {
+		n.Issuers[is.TrustDomain+"/"+is.Name] = true
+	}
+	for _, t := range set.Targets {
+		n.Targets[t.Policy.Name] = t.Policy.Name
+		if t.Policy.Resource != "" {
+			n.Targets[t.Policy.Resource] = t.Policy.Name
+		}
+	}
+	return n
+}

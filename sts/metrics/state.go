@@ -1,0 +1,107 @@
+package metrics
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// Sources are asked whenever metrics are. None is nil, and each is cheap and safe for concurrent use.
+type Sources struct {
+	Version     string
+	Audit       func() audit.Stats
+	Keys        func() []federation.KeyStatus
+	Revocations func() (live int, at revocation.Position)
+	Config      func() string          // hash of the configuration in force
+	Checks      func() map[string]bool // of /readyz: whether all is well, by name
+}
+
+// state is what is read from other parts.
+type state struct{ from Sources }
+
+var _ prometheus.Collector = state{}
+
+// Describe implements prometheus.Collector. It says nothing in advance: what there is, Collect says once.
+func (state) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (s state) Collect(ch chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
+		var names, values []string
+		for i := 0; i+1 < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("sallyport_"+name, help, names, nil), kind, v, values...)
+	}
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+
+	send(gauge, "build_info", "1, with the version.", 1, "version", s.from.Version, "goversion", runtime.Version())
+	send(gauge, "config_info", "1, with the hash of the configuration in force.", 1, "hash", s.from.Config())
+	for name, ok := range s.from.Checks() {
+		send(gauge, "check_ok", "Whether a check of /readyz passes.", flag(ok), "check", name)
+	}
+
+	for at, k := range bySource(s.from.Keys()) {
+		labels := []string{"url", at.url, "source", at.source}
+		send(gauge, "issuer_keys_healthy", "Whether the newest attempt to read an issuer's keys succeeded, or there was none yet.", flag(k.healthy), labels...)
+		send(gauge, "issuer_keys_age_seconds", "Age of the keys of an issuer in use; 0 while there are none.", k.age.Seconds(), labels...)
+		send(gauge, "issuer_keys", "Usable keys of an issuer.", float64(k.keys), labels...)
+		send(gauge, "issuer_keys_dropped", "Published keys of an issuer that cannot be used.", float64(k.dropped), labels...)
+	}
+
+	live, position := s.from.Revocations()
+	send(gauge, "revocations", "Revocations in force.", float64(live))
+	send(gauge, "revocation_position", "Newest entry of the revocation log, within its epoch.", float64(position.N))
+	send(gauge, "revocation_epoch", "Epoch of the revocation log; a new one begins when a store lost data.", float64(position.Epoch))
+
+	a := s.from.Audit()
+	send(counter, "audit_records_total", "Audit records written since start.", float64(a.Appended))
+	send(counter, "audit_bytes_total", "Bytes of audit records written since start.", float64(a.Bytes))
+	send(counter, "audit_syncs_total", "Syncs of the audit log to disk since start.", float64(a.Syncs))
+	send(gauge, "audit_sync_age_seconds", "Time since the last sync of the audit log, or since start.", a.SyncAge.Seconds())
+	send(gauge, "audit_unsynced_records", "Audit records that a power cut would take.", float64(a.Unsynced))
+	send(gauge, "audit_unsigned_records", "Audit records that no signed head vouches for yet.", float64(a.Last-min(a.Last, a.Signed)))
+	send(gauge, "audit_free_bytes", "Free disk where the audit log is, as last asked.", float64(a.Free))
+	for reason, n := range a.Junk {
+		send(counter, "junk_total", "Requests that failed before a signature verified, by reason; they are sampled, not recorded.", float64(n), "reason", reason)
+	}
+}
+
+type sourceKey struct{ url, source string }
+
+type sourceState struct {
+	healthy       bool
+	age           time.Duration
+	keys, dropped int
+}
+
+// bySource joins sources that differ in neither label, such as those of two issuers that share a URL and differ in
+// their algorithms: the worst of each counts, and a metric must not come twice.
+func bySource(list []federation.KeyStatus) map[sourceKey]sourceState {
+	out := make(map[sourceKey]sourceState, len(list))
+	now := time.Now()
+	for _, k := range list {
+		at := sourceKey{k.Issuer, k.Source}
+		this := sourceState{k.Healthy, k.Age(now), k.Keys, k.Dropped}
+		if other, ok := out[at]; ok {
+			this = sourceState{
+				this.healthy && other.healthy, max(this.age, other.age),
+				min(this.keys, other.keys), max(this.dropped, other.dropped),
+			}
+		}
+		out[at] = this
+	}
+	return out
+}
+
+func flag(ok bool) float64 {
+	if ok {
+		return 1
+	}
+	return 0
+}
