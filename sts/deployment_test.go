@@ -96,18 +96,24 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 
 func newKeys(t testing.TB, now func() time.Time) *keys.Keys {
 	t.Helper()
+	return openedKeys(t, keys.Config{
+		Now:  now,
+		Plan: keys.Plan{Algorithms: []jose.SignatureAlgorithm{jose.ES256}, RotateEvery: keys.DefaultRotateEvery, PublishBefore: keys.DefaultPublishBefore},
+	})
+}
+
+// openedKeys opens keys in a directory of their own.
+func openedKeys(t testing.TB, c keys.Config) *keys.Keys {
+	t.Helper()
 	kek, err := keys.NewKEK(secret.New(base64.StdEncoding.EncodeToString(make([]byte, 32))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealer, err := keys.NewSealer(kek)
-	if err != nil {
+	if c.Sealer, err = keys.NewSealer(kek); err != nil {
 		t.Fatal(err)
 	}
-	k, err := keys.Open(t.Context(), keys.Config{
-		Dir: t.TempDir(), Sealer: sealer, Now: now,
-		Plan: keys.Plan{Algorithms: []jose.SignatureAlgorithm{jose.ES256}, RotateEvery: keys.DefaultRotateEvery, PublishBefore: keys.DefaultPublishBefore},
-	})
+	c.Dir = t.TempDir()
+	k, err := keys.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

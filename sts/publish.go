@@ -40,7 +40,8 @@ type publisher struct {
 
 // load returns the documents that say what the key set says now.
 func (p *publisher) load() (*documents, error) {
-	now, fresh := p.set.Published(), p.set.Fresh() == nil
+	fresh := p.set.Fresh() == nil // first: what is read afterwards is at least as new
+	now := p.set.Published()
 	if d := p.current.Load(); d != nil && d.of == now && d.fresh == fresh {
 		return d, nil
 	}
