@@ -104,6 +104,7 @@ func (r *Revocations) append(values ...[]byte) (uint64, error) {
 	var n uint64
 	err := r.db.db.Batch(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketRevocations)
+		b.FillPercent = 1 // keys only grow, so a page is never split in its middle
 		s, err := r.state(tx)
 		if err != nil {
 			return err
