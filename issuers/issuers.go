@@ -17,6 +17,7 @@ type Kind struct {
 	settings func() any
 	build    func(settings any) (federation.Adapter, error)
 	platform []jose.SignatureAlgorithm // of a well-known platform, else nil
+	shared   func(issuer string) bool  // nil for a platform without shared issuers
 }
 
 // NewKind describes a platform whose own settings have the Go type S (struct{} for none). build gets the
@@ -34,6 +35,13 @@ func NewKind[S any](typ string, build func(S) (federation.Adapter, error)) Kind 
 func NewPlatform[S any](typ string, algorithms []jose.SignatureAlgorithm, build func(S) (federation.Adapter, error)) Kind {
 	k := NewKind(typ, build)
 	k.platform = slices.Clone(algorithms)
+	return k
+}
+
+// Sharing returns k for a platform some of whose issuers sign for customers that do not know each other: those for which
+// shared reports true. They are of this type or of none: only its adapter knows which claim holds the tenant.
+func (k Kind) Sharing(shared func(issuer string) bool) Kind {
+	k.shared = shared
 	return k
 }
 
@@ -92,6 +100,16 @@ func (s Set) Settings(typ string) (any, bool) {
 func (s Set) Platform(typ string) ([]jose.SignatureAlgorithm, bool) {
 	k, _ := s.Lookup(typ)
 	return slices.Clone(k.platform), k.platform != nil
+}
+
+// Shared returns the type of the platform whose customers share the issuer with this iss, and false when none is known.
+func (s Set) Shared(issuer string) (typ string, shared bool) {
+	for _, k := range s.kinds {
+		if k.shared != nil && k.shared(issuer) {
+			return k.typ, true
+		}
+	}
+	return "", false
 }
 
 // Build makes the adapter of a type from what Settings returned.

@@ -36,7 +36,17 @@ type Settings struct {
 
 // Kind returns the issuer type "github".
 func Kind() issuers.Kind {
-	return issuers.NewPlatform("github", []jose.SignatureAlgorithm{jose.RS256}, func(s Settings) (federation.Adapter, error) { return New(s) })
+	return issuers.NewPlatform("github", []jose.SignatureAlgorithm{jose.RS256}, func(s Settings) (federation.Adapter, error) { return New(s) }).Sharing(hosted)
+}
+
+// hosted reports whether an issuer is one of github.com, its enterprises or its data residency.
+func hosted(issuer string) bool {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return false
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	return host == "token.actions.githubusercontent.com" || host == "ghe.com" || strings.HasSuffix(host, ".ghe.com")
 }
 
 // Adapter names the workloads of GitHub Actions. It is immutable.
@@ -66,8 +76,7 @@ func New(s Settings) (*Adapter, error) {
 // /_services/token. Whatever else calls itself GitHub is taken for shared, slugs and subdomains being names.
 func (a *Adapter) Shared(issuer string) (shared, pinned bool) {
 	u, err := url.Parse(issuer)
-	server := err == nil && u.Path == "/_services/token" && u.Hostname() != "token.actions.githubusercontent.com" &&
-		!strings.HasSuffix(strings.ToLower(u.Hostname()), ".ghe.com")
+	server := err == nil && u.Path == "/_services/token" && !hosted(issuer)
 	return !server, a.settings.OwnerIDs != nil || a.settings.EnterpriseIDs != nil
 }
 

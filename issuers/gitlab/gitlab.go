@@ -36,7 +36,17 @@ type Settings struct {
 
 // Kind returns the issuer type "gitlab".
 func Kind() issuers.Kind {
-	return issuers.NewPlatform("gitlab", []jose.SignatureAlgorithm{jose.RS256}, func(s Settings) (federation.Adapter, error) { return New(s) })
+	return issuers.NewPlatform("gitlab", []jose.SignatureAlgorithm{jose.RS256}, func(s Settings) (federation.Adapter, error) { return New(s) }).Sharing(hosted)
+}
+
+// hosted reports whether an issuer is gitlab.com, or below it.
+func hosted(issuer string) bool {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return false
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	return host == "gitlab.com" || strings.HasSuffix(host, ".gitlab.com")
 }
 
 // Adapter names the workloads of GitLab CI. It is immutable.
@@ -68,11 +78,7 @@ func New(s Settings) (*Adapter, error) {
 // Shared implements federation.Tenancy: gitlab.com is everybody's.
 func (a *Adapter) Shared(issuer string) (shared, pinned bool) {
 	u, err := url.Parse(issuer)
-	host := ""
-	if err == nil {
-		host = strings.ToLower(u.Hostname())
-	}
-	own := host != "" && host != "gitlab.com" && !strings.HasSuffix(host, ".gitlab.com")
+	own := err == nil && u.Hostname() != "" && !hosted(issuer)
 	return !own, a.settings.NamespaceIDs != nil || a.settings.ProjectIDs != nil
 }
 

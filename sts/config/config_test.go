@@ -40,7 +40,7 @@ func testKinds(t testing.TB) config.Kinds {
 	t.Helper()
 	return kindsOf(t,
 		issuers.NewKind("cluster", func(struct{}) (federation.Adapter, error) { return platform{}, nil }),
-		issuers.NewKind("forge", buildForge),
+		issuers.NewKind("forge", buildForge).Sharing(func(issuer string) bool { return issuer == "https://forge.example" }),
 	)
 }
 

@@ -22,6 +22,8 @@ type IssuerKinds interface {
 	// Platform returns the algorithms of a well-known platform, whose settings stand in the entry itself and whose
 	// keys are discovered; false for any other type.
 	Platform(typ string) ([]jose.SignatureAlgorithm, bool)
+	// Shared returns the type of the platform whose customers share this issuer, and false when none is known.
+	Shared(issuer string) (typ string, shared bool)
 }
 
 // Kinds is what a binary knows: its platforms and its kinds of credentials.

@@ -53,3 +53,38 @@ func TestSharedIssuerIsRefusedWithItsFix(t *testing.T) {
 		}
 	}
 }
+
+// The hole that was: another type asks for neither tenant nor anchor, and everybody on the platform could speak here.
+func TestSharedIssuerIsOfItsPlatformsTypeOnly(t *testing.T) {
+	for _, tc := range []struct{ url, typ, want string }{
+		{"https://token.actions.githubusercontent.com", "oidc", "github"},
+		{"https://token.actions.githubusercontent.com", "kubernetes", "github"},
+		{"https://token.actions.githubusercontent.com", "gitlab", "github"},
+		{"https://token.actions.githubusercontent.com/acme-inc", "oidc", "github"},
+		{"https://TOKEN.actions.githubusercontent.com.:443/", "oidc", "github"},
+		{"https://token.actions.acme.ghe.com", "oidc", "github"},
+		{"https://token.actions.acme.ghe.com/acme-inc", "oidc", "github"},
+		{"https://gitlab.com", "oidc", "gitlab"},
+		{"https://gitlab.com", "github", "gitlab"},
+		{"https://GitLab.com./", "oidc", "gitlab"},
+		{"https://github.acme.example/_services/token", "oidc", ""},
+		{"https://gitlab.acme.example", "oidc", ""},
+		{"https://notgitlab.com", "oidc", ""},
+		{"https://token.actions.githubusercontent.com.acme.example", "oidc", ""},
+	} {
+		dir := write(t, archive(t, "base.txtar"))
+		put(t, dir, "trust/prod.yaml", "trust_domain: prod.example\nissuers:\n  - name: cluster-1\n    type: "+tc.typ+
+			"\n    issuer: "+tc.url+"\n    audiences: [https://sts.example]\n    algorithms: [RS256]\n    keys: {discovery: true}\n"+
+			map[string]string{
+				"oidc":       "    oidc:\n      path: [sub]\n      attributes: {namespace: {claim: sub, type: string}}\n",
+				"github":     "    owner_ids: [\"1\"]\n",
+				"gitlab":     "    namespace_ids: [\"1\"]\n",
+				"kubernetes": "",
+			}[tc.typ])
+		put(t, dir, "policy/orders.yaml", "rules:\n  - name: r\n    workloads: {trust_domain: prod.example, issuer: cluster-1, where: {namespace: a}}\n    targets: [orders]\n")
+		got, want := text(problems(t, dir, productKinds(t))), "use type: "+tc.want+", which pins yours"
+		if refused := strings.Contains(got, want); refused != (tc.want != "") || tc.want == "" && got != "" {
+			t.Errorf("type %s for %s: got\n%swant %s", tc.typ, tc.url, got, tc.want)
+		}
+	}
+}

@@ -110,6 +110,10 @@ func (l *loader) issuer(d *document, path, domain string, e issuerEntry, b block
 	}
 	if d.ok(at("issuer")) {
 		l.foreignURL(d, at("issuer"), e.Issuer)
+		// The adapter of any other type would ask for no tenant and no anchor.
+		if typ, shared := l.kinds.Issuers.Shared(e.Issuer); shared && typ != e.Type && d.ok(at("type")) {
+			d.problem(at("type"), "issuer %s is shared by all customers of its platform, and type %s cannot tell them apart; use type: %s, which pins yours", showURL(e.Issuer), show(e.Type), typ)
+		}
 	}
 	if d.ok(at("audiences")) {
 		l.audiences(d, path, is)
