@@ -126,3 +126,25 @@ func jobClaims(iss *federationtest.Issuer, now time.Time) federationtest.Claims 
 	}
 	return c
 }
+
+// BenchmarkIdentifyAgain is a token that was verified before, beside the same one verified anew: what the cache saves,
+// and what looking into it costs.
+func BenchmarkIdentifyAgain(b *testing.B) {
+	iss := federationtest.NewNamed(b, "https://token.actions.example", jose.RS256)
+	plain := newTrust(b, federation.Issuer{
+		TrustDomain: "prod.example", Name: "ci", URL: iss.URL(), Audiences: []string{audience},
+		Algorithms: iss.Algorithms(), Keys: iss.KeySet(), Adapter: nothing{},
+	})
+	now := time.Now()
+	raw := iss.Sign(jobClaims(iss, now))
+	for name, trust := range map[string]*federation.Trust{"hit": plain.Caching(), "miss": plain} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := trust.Identify(b.Context(), raw, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

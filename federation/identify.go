@@ -22,11 +22,21 @@ import (
 //
 // Specs: RFC 7515, RFC 7519 section 7.2, RFC 8725 section 3.
 func (t *Trust) Identify(ctx context.Context, raw secret.Value, now time.Time) (Workload, error) {
+	key, caching := t.cache.keyOf(raw)
+	if caching {
+		if w, ok := t.cache.find(key, now); ok {
+			return w, nil
+		}
+	}
 	v, err := t.verify(ctx, raw, now, false)
 	if err != nil {
 		return Workload{}, err
 	}
-	return v.workload()
+	w, err := v.workload()
+	if err == nil && caching {
+		t.cache.admit(key, v, w)
+	}
+	return w, err
 }
 
 // VerifyOwn verifies a token that this deployment minted, by the path of [Trust.Identify], and returns its
@@ -65,6 +75,8 @@ type attempt struct {
 	record   *record // nil until (iss, aud) found one
 	verified bool    // the signature verified
 	claims   registered
+
+	generation uint64 // of the issuer's keys, before the signature was checked
 }
 
 // verify runs every step that needs no adapter.
@@ -117,6 +129,7 @@ func (a *attempt) checkSignature(ctx context.Context) error {
 	if p := jws.Signatures[0].Protected; p.Algorithm != h.alg || p.KeyID != h.kid {
 		return malformed("header is ambiguous")
 	}
+	a.generation = a.record.generation()
 	verified, err := a.record.Keys.VerifySignature(ctx, jws)
 	if err != nil {
 		return signatureRefusal(err)

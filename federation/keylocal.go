@@ -42,6 +42,14 @@ func (s *inlineSource) VerifySignature(_ context.Context, jws *jose.JSONWebSigna
 	return s.keys.verify(jws)
 }
 
+// generation implements generational.
+func (s *inlineSource) generation() uint64 {
+	if s.closed.Load() {
+		return 0
+	}
+	return 1
+}
+
 func (s *inlineSource) close() { s.closed.Store(true) }
 
 func (s *inlineSource) status() KeyStatus {
@@ -68,6 +76,7 @@ type fileSource struct {
 // fileState is immutable.
 type fileState struct {
 	keys    *keySet // nil when none were ever read
+	number  uint64  // of these keys, one more with each reading
 	info    os.FileInfo
 	read    time.Time
 	next    time.Time // when to look again
@@ -92,10 +101,24 @@ func (s *fileSource) VerifySignature(_ context.Context, jws *jose.JSONWebSignatu
 	switch {
 	case st.ended:
 		return nil, errSourceEnded
-	case st.keys == nil, !st.failing.IsZero() && now.Sub(st.failing) > staleWindow:
+	case !st.serves(now):
 		return nil, errNoKeys
 	}
 	return st.keys.verify(jws)
+}
+
+// generation implements generational.
+func (s *fileSource) generation() uint64 {
+	now, st := s.now(), s.state.Load()
+	if !now.Before(st.next) || st.ended || !st.serves(now) {
+		return 0
+	}
+	return st.number
+}
+
+// serves reports whether there are keys that are not too old.
+func (st *fileState) serves(now time.Time) bool {
+	return st.keys != nil && (st.failing.IsZero() || now.Sub(st.failing) <= staleWindow)
 }
 
 // look reads the file if it changed. Whoever finds another one looking uses what is there, unless nothing is.
@@ -135,6 +158,7 @@ func (s *fileSource) reread(st *fileState, now time.Time) {
 		}
 		return
 	}
+	st.number++
 	st.keys, st.info, st.read, st.failing, st.problem = keys, info, now, time.Time{}, ""
 	if len(keys.all) == 0 {
 		st.problem = string(errNoKey)

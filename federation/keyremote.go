@@ -80,6 +80,7 @@ type remoteSource struct {
 // remoteState is immutable.
 type remoteState struct {
 	keys     *keySet // nil when none were ever had
+	number   uint64  // of these keys, one more with each good answer
 	fetched  time.Time
 	refresh  time.Time // when to fetch again, in the background
 	fresh    time.Time // until when keys are fresh
@@ -119,7 +120,7 @@ func (s *remoteSource) VerifySignature(ctx context.Context, jws *jose.JSONWebSig
 // current returns keys that may be used at now.
 func (s *remoteSource) current(ctx context.Context, now time.Time) (*remoteState, error) {
 	st := s.state.Load()
-	if now.Before(st.refresh) && st.serves(now) && st.settled(now) {
+	if st.ready(now) {
 		return st, nil // the hot path
 	}
 	// Fresh keys serve while newer ones are fetched. So do stale ones of an issuer known to be down; but keys
@@ -135,6 +136,20 @@ func (s *remoteSource) current(ctx context.Context, now time.Time) (*remoteState
 		return nil, errNoKeys
 	}
 	return st, nil
+}
+
+// generation implements generational.
+func (s *remoteSource) generation() uint64 {
+	st := s.state.Load()
+	if !st.ready(s.now()) {
+		return 0
+	}
+	return st.number
+}
+
+// ready reports whether the keys serve as they are, with nothing to be done first.
+func (st *remoteState) ready(now time.Time) bool {
+	return now.Before(st.refresh) && st.serves(now) && st.settled(now)
 }
 
 // serves reports whether there are keys that are not too old.
@@ -207,6 +222,7 @@ func (s *remoteSource) fetch(now time.Time, flight chan struct{}) {
 		st.refresh = now.Add(refetchFloor)
 	} else {
 		st = succeeded(keys, now, life)
+		st.number = old.number + 1
 	}
 	if st.problem != old.problem {
 		s.log.WithLevel(level(st.problem)).Str("problem", st.problem).Time("fetched", st.fetched).Msg("issuer keys changed state")

@@ -54,7 +54,8 @@ type Trust struct {
 	records map[recordKey]*record
 	issuers map[string][]*record // by iss
 	names   map[issuerName]bool
-	own     *record // nil when own tokens are not accepted
+	own     *record     // nil when own tokens are not accepted
+	cache   *tokenCache // nil when none is wanted
 }
 
 // recordKey finds a record: clusters that share one iss each have an audience of their own.

@@ -194,7 +194,7 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 		}
 		byTarget[t.Policy.Name] = b
 	}
-	return &sts.State{Trust: trust, Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
+	return &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
 }
 
 // load reads the directory until two readings in a row agree. A link that is swapped between two files of one
