@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 		return usagef("%w; see: %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(), newDemo(), newInit(), newCheck(), newSchema(),
+		newServe(), newDemo(), newInit(), newCheck(), newPolicy(), newSchema(),
 		newExchange(), newIntrospect(), newRevoke(),
 		newExplain(), newKeys(), newAudit(), newStatus(), newVersion(),
 	)

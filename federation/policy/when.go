@@ -32,6 +32,10 @@ type condition struct {
 	attributes      []string // of the workload
 	actorAttributes []string
 	address         bool
+
+	// For lint.
+	loose    []string // comparisons inside a segment
+	constant string   // "true" or "false" when it is nothing else
 }
 
 // view is what a condition sees of one request. It is the variables of CEL.
@@ -220,16 +224,43 @@ func (c *condition) look(a *ast.AST, d dialect) faults {
 				c.address = c.address || s.FieldName() == "source_ip"
 			}
 		case ast.CallKind:
+			if what := loose(e.AsCall()); what != "" {
+				c.loose = append(c.loose, what)
+			}
 			if message := timeZone(e.AsCall()); message != "" {
 				at := a.SourceInfo().GetStartLocation(e.ID())
 				wrong = append(wrong, fault{at.Line(), at.Column() + 1, message})
 			}
 		}
 	}))
+	if e := a.Expr(); e.Kind() == ast.LiteralKind {
+		c.constant = fmt.Sprint(e.AsLiteral().Value())
+	}
 	slices.Sort(c.attributes)
 	slices.Sort(c.actorAttributes)
 	c.attributes, c.actorAttributes = slices.Compact(c.attributes), slices.Compact(c.actorAttributes)
 	return wrong
+}
+
+// loose words a comparison of a string with a part of it that does not end where a segment does.
+func loose(call ast.CallExpr) string {
+	if !call.IsMemberFunction() || len(call.Args()) != 1 || call.Args()[0].Kind() != ast.LiteralKind {
+		return ""
+	}
+	part, ok := call.Args()[0].AsLiteral().Value().(string)
+	if !ok {
+		return ""
+	}
+	const separators = "/:@."
+	switch name := call.FunctionName(); {
+	case part == "",
+		name == "startsWith" && strings.ContainsRune(separators, rune(part[len(part)-1])),
+		name == "endsWith" && strings.ContainsRune(separators, rune(part[0])),
+		name != "startsWith" && name != "endsWith" && name != "contains":
+		return ""
+	default:
+		return name + "('" + printable(part) + "')"
+	}
 }
 
 // timeZone refuses a named time zone: it would be read from the host's files at every decision, where two

@@ -46,6 +46,14 @@ type Set struct {
 // side effects: it writes nothing and opens no connection. Secrets are read to see that they can be, and
 // forgotten.
 func Load(dir string, kinds Kinds) (*Set, error) {
+	l, err := load(dir, kinds)
+	if err != nil {
+		return nil, err
+	}
+	return &l.set, nil
+}
+
+func load(dir string, kinds Kinds) (*loader, error) {
 	l, err := newLoader(dir, kinds)
 	if err != nil {
 		return nil, err
@@ -80,7 +88,7 @@ func Load(dir string, kinds Kinds) (*Set, error) {
 		return nil, l.problems.sorted()
 	}
 	l.set.Hash = hash(sources)
-	return &l.set, nil
+	return l, nil
 }
 
 // LoadServer reads the server file alone, for commands that work on the server's own disk: a broken policy

@@ -24,7 +24,7 @@ type ruleEntry struct {
 	Actors       *workloadsBlock `yaml:"actors,omitempty" jsonschema_description:"Who may act for these workloads: makes an allow rule one for requests with an actor token of a workload that matches. Issuer and where are required here. Default: the rule is for requests in which nobody acts for another."`
 	When         string          `yaml:"when,omitempty" jsonschema:"minLength=1,maxLength=4096" jsonschema_description:"Condition in CEL over workload, actor, target, request and env, checked at load, at most 4 KiB; it can only narrow. An absent attribute or an error is no match in an allow rule and a match in a deny rule. Default: none."`
 	Require      *requireBlock   `yaml:"require,omitempty" jsonschema_description:"What an allow rule demands of the subject token beyond its attributes; what is not met is no match. Default: nothing."`
-	Outlives     *opening        `yaml:"outlives_subject,omitempty" jsonschema:"const=true" jsonschema_description:"true lets the credential live past the subject token, up to the rule's lifetime, for platforms whose tokens live shorter than any credential. Never past the actor token, never with exchange_from. A stolen subject token then buys more time. Default: no credential outlives its subject token."`
+	Outlives     *opening        `yaml:"outlives_subject,omitempty" jsonschema_description:"true lets the credential live past the subject token, up to the rule's lifetime, for platforms whose tokens live shorter than any credential. Never past the actor token, never with exchange_from. A stolen subject token then buys more time. Default: no credential outlives its subject token."`
 	Family       *familyBound    `yaml:"family_lifetime,omitempty" jsonschema:"-"`
 	ExchangeFrom []string        `yaml:"exchange_from,omitempty" jsonschema:"minItems=1" jsonschema_description:"Makes this a rule for tokens that Sallyport minted for the targets listed here, presented as subject tokens. Default: the rule is for tokens of platforms only."`
 }
@@ -37,8 +37,8 @@ type workloadsBlock struct {
 
 type requireBlock struct {
 	Fresh     duration `yaml:"fresh,omitempty" jsonschema_description:"The subject token was issued (iat) at most so long ago, such as 5m; at least 1s. A token without iat is not fresh. Default: any age that the issuer's max_lifetime lets pass."`
-	SingleUse *opening `yaml:"single_use,omitempty" jsonschema:"const=true" jsonschema_description:"true: the subject token may be exchanged for the target once. Default: as often as it is valid, unless its issuer says single_use."`
-	Bound     *opening `yaml:"bound,omitempty" jsonschema:"const=true" jsonschema_description:"true: the subject token is bound to a key. No token can be in this version, so a rule with it does not load. Default: not demanded."`
+	SingleUse *opening `yaml:"single_use,omitempty" jsonschema_description:"true: the subject token may be exchanged for the target once. Default: as often as it is valid, unless its issuer says single_use."`
+	Bound     *opening `yaml:"bound,omitempty" jsonschema_description:"true: the subject token is bound to a key. No token can be in this version, so a rule with it does not load. Default: not demanded."`
 }
 
 // opening is a key that is true or not there: false would read as if it took something back.

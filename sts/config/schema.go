@@ -13,7 +13,7 @@ import (
 //go:generate go test . -run TestSchemasAreCurrent -update
 
 // Schemas returns a JSON Schema (2020-12) for each kind of file, for editors: "sallyport", "trust",
-// "target" and "policy". They are generated from the types that files are decoded into, with the settings
+// "target", "policy" and "cases". They are generated from the types that files are decoded into, with the settings
 // of every kind that the binary knows. What passes them can still be refused by [Load], never the reverse.
 func Schemas(kinds Kinds) (map[string][]byte, error) {
 	own := jsonschema.Reflector{FieldNameTag: "yaml", DoNotReference: true, Anonymous: true}
@@ -46,8 +46,11 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 	rules := own.Reflect(&policyFile{})
 	rules.Title = "Sallyport: policy/*.yaml, door two: who may have what"
 
+	cases := own.Reflect(&caseFile{})
+	cases.Title = "Sallyport: policy/tests/*.yaml, what the policy must answer"
+
 	out := map[string][]byte{}
-	for name, s := range map[string]*jsonschema.Schema{"sallyport": server, "trust": trust, "target": target, "policy": rules} {
+	for name, s := range map[string]*jsonschema.Schema{"sallyport": server, "trust": trust, "target": target, "policy": rules, "cases": cases} {
 		data, err := json.MarshalIndent(s, "", "  ")
 		if err != nil {
 			return nil, fmt.Errorf("schema %s: %w", name, err)
@@ -170,6 +173,15 @@ func (inlineJWKS) JSONSchema() *jsonschema.Schema {
 	})
 	return &jsonschema.Schema{Type: "object", Properties: p, Required: []string{"keys"}}
 }
+
+// JSONSchema describes a claim set.
+func (caseClaims) JSONSchema() *jsonschema.Schema { return &jsonschema.Schema{Type: "object"} }
+
+// JSONSchema describes a key that is true or not there.
+func (opening) JSONSchema() *jsonschema.Schema { return &jsonschema.Schema{Const: true} }
+
+// JSONSchemaExtend demands exactly one answer.
+func (expectBlock) JSONSchemaExtend(s *jsonschema.Schema) { s.OneOf = oneRequired("allow", "refuse") }
 
 // JSONSchema describes a scope's settings.
 func (scopeSettings) JSONSchema() *jsonschema.Schema {

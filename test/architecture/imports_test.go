@@ -34,6 +34,7 @@ var layers = []struct {
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "federation/secret"}},
 	{"sts/store/redis/redistest", nil},
 	{"sts/store/*", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "federation/secret"}},
+	{"sts/rehearsal", []string{"sts/config", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/config", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys"}},
 	{"sts", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
 	{"cmd/*", []string{"*"}},
