@@ -1,11 +1,13 @@
 package policy_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 )
 
@@ -112,5 +114,78 @@ func TestNearestRuleSaysWhoMayAct(t *testing.T) {
 		if near, ok := compile(t, tc.rule).Decide(f).Near(); !ok || near != tc.want {
 			t.Errorf("nearest is %+v, want %+v", near, tc.want)
 		}
+	}
+}
+
+// delegated is the holder of a token that we minted for target, and in which the gateway acts.
+func (w *world) delegated(target string) federation.Workload {
+	w.t.Helper()
+	c := w.self.Claims(w.now, "spiffe://prod.example/ci/w/app", "https://"+target+".example").With("client_id", "workload").
+		With("act", map[string]any{"iss": own, "sub": "spiffe://prod.example/ci/w/gateway"}).
+		With("scope", "read").With("sallyport", map[string]any{"family": "fam", "target": target, "position": "1.0"})
+	who, err := w.trust.Identify(context.Background(), w.self.Sign(c, federationtest.WithHeader("typ", "at+jwt")), w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return who
+}
+
+// Three ways to be known as an actor, and each rule asks for one: a platform's token, a token of ours for a target that
+// is for this, and the word of the subject token. None passes for another.
+func TestActorsAreKnownInTheWayTheRuleAsksFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	gateway := w.workload(map[string]any{"sub": "gateway", "repo": "edge"})
+	badge, call := w.ownWorkload("gateway", ""), w.ownWorkload("vault", "")
+	shown := delegating()
+	named := policy.Rule{
+		Name: "named", Targets: []string{"orders"}, Scopes: []string{"read"}, ExchangeFrom: []string{"orders"}, Effect: policy.Allow,
+		Workloads: policy.Workloads{TrustDomain: "prod.example", Issuer: "ci"}, Actors: &policy.Workloads{TrustDomain: "prod.example", Issuer: "ci"},
+	}
+	badged := delegating()
+	badged.Actors, badged.ActorsFrom = &policy.Workloads{TrustDomain: "prod.example", Issuer: "ci"}, []string{"gateway"}
+	subject, delegated := w.workload(map[string]any{"repo": "shop"}), w.delegated("orders")
+	if delegated.Actor().IsZero() || !delegated.Actor().Token().Expires().IsZero() {
+		t.Fatalf("actor of a delegated token: %+v", delegated.Actor())
+	}
+	for _, tc := range []struct {
+		name           string
+		rule           policy.Rule
+		subject, actor federation.Workload
+		want           bool
+	}{
+		{"a platform's token, asked for", shown, subject, gateway, true},
+		{"ours, where a platform's is asked for", shown, subject, badge, false},
+		{"ours, asked for", badged, subject, badge, true},
+		{"ours for another target", badged, subject, call, false},
+		{"a platform's, where ours is asked for", badged, subject, gateway, false},
+		{"nobody, where ours is asked for", badged, subject, federation.Workload{}, false},
+		{"named in the subject token", named, delegated, delegated.Actor(), true},
+		{"a platform's, where the subject token is asked", named, delegated, gateway, false},
+		{"ours, where the subject token is asked", named, delegated, badge, false},
+		{"nobody, where the subject token is asked", named, delegated, federation.Workload{}, false},
+	} {
+		f := w.facts(tc.subject, "orders")
+		f.Actor = tc.actor
+		d := compile(t, tc.rule).Decide(f)
+		if d.Allowed() != tc.want {
+			t.Errorf("%s: allowed is %v, want %v: %v", tc.name, d.Allowed(), tc.want, d.Reasons())
+		}
+		if g, ok := d.Grant(); ok && !g.Expires().After(w.now) {
+			t.Errorf("%s: granted until %s, which is over", tc.name, g.Expires())
+		}
+	}
+}
+
+// Who acts receives the credential: the target's owner has to agree to that trust domain too.
+func TestActorsOfADomainThatTheTargetIsNotGrantableToDoNotLoad(t *testing.T) {
+	t.Parallel()
+	r := delegating()
+	r.Actors.TrustDomain = "dev.example"
+	list := targets()
+	list[0].GrantableTo = []string{"prod.example"}
+	_, problems := policy.New(policy.Config{Issuers: issuers(), Targets: list, Rules: []policy.Rule{r}})
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "its owner must add dev.example") {
+		t.Errorf("problems %v, want one about grantable_to", problems)
 	}
 }

@@ -369,7 +369,7 @@ func (p *Policy) grant(r *Rule, t *Target, f Facts, scopes []string) Decision {
 	if end := f.Workload.Token().Expires(); end.Before(expires) && !(r.OutlivesSubject && l.IsZero()) {
 		expires = end
 	}
-	if end := f.Actor.Token().Expires(); !f.Actor.IsZero() && end.Before(expires) {
+	if end := f.Actor.Token().Expires(); !end.IsZero() && end.Before(expires) { // zero: named in the subject token, which ends in time
 		expires = end
 	}
 	return Decision{

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/federation"
@@ -76,7 +77,33 @@ func (r *Rule) ignores(actor federation.Workload) bool {
 	if r.Actors == nil || actor.IsZero() {
 		return (r.Actors == nil) != actor.IsZero()
 	}
-	return actor.TrustDomain() != r.Actors.TrustDomain || actor.Issuer() != r.Actors.Issuer
+	return actor.TrustDomain() != r.Actors.TrustDomain || actor.Issuer() != r.Actors.Issuer || !r.proven(actor)
+}
+
+// proven reports whether the actor is known in the way that r asks for: by a platform's token, by one of ours for one
+// of the targets that r lists, or by what the subject token says, where nobody presented an actor token.
+func (r *Rule) proven(actor federation.Workload) bool {
+	switch l := actor.Token().Lineage(); {
+	case actor.Token().Expires().IsZero():
+		return len(r.Actors.Where) == 0 && len(r.ActorsFrom) == 0
+	case l.IsZero():
+		return len(r.Actors.Where) > 0
+	default:
+		return slices.Contains(r.ActorsFrom, l.Target)
+	}
+}
+
+// actors words who may act.
+func (r *Rule) actors() string {
+	who := "a workload of " + r.Actors.TrustDomain + "/" + r.Actors.Issuer
+	switch {
+	case len(r.ActorsFrom) > 0:
+		return who + " with a token minted here for " + strings.Join(r.ActorsFrom, ", ")
+	case len(r.Actors.Where) == 0:
+		return who + " that the subject token names"
+	default:
+		return who
+	}
 }
 
 // miss returns the first thing that keeps r from covering f, its condition aside; fits when there is none.
@@ -99,7 +126,7 @@ func (r *Rule) miss(f Facts) (near Near, fits bool) {
 	case r.ignores(f.Actor):
 		near = Near{Claim: "actor", Expected: "nobody", Found: "nobody"}
 		if r.Actors != nil {
-			near.Expected = "a workload of " + r.Actors.TrustDomain + "/" + r.Actors.Issuer
+			near.Expected = r.actors()
 		}
 		if !f.Actor.IsZero() {
 			near.Found = f.Actor.ID()

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,8 @@ func age(t federation.Token, now time.Time) string {
 func (c *checker) require(i int) {
 	r := &c.policy.rules[i]
 	if r.Effect == Deny {
-		if r.Require != (Require{}) || r.OutlivesSubject || r.Actors != nil {
-			c.rule(i, "effect", "a deny rule refuses its workloads, whether they are the subject or act for it; actors, require and outlives_subject have no place in it")
+		if r.Require != (Require{}) || r.OutlivesSubject || r.Actors != nil || r.ActorsFrom != nil {
+			c.rule(i, "effect", "a deny rule refuses its workloads, whether they are the subject or act for it; actors, actors_from, require and outlives_subject have no place in it")
 		}
 		return
 	}
@@ -45,7 +46,11 @@ func (c *checker) require(i int) {
 // actors checks the block of those who may act for a rule's workloads, by the same measure as the workloads.
 func (c *checker) actors(i int) {
 	r := &c.policy.rules[i]
-	if r.Actors == nil || r.Effect != Allow {
+	if r.Effect != Allow {
+		return
+	}
+	c.actorsFrom(i)
+	if r.Actors == nil {
 		return
 	}
 	domain, ok := c.issuers[r.Actors.TrustDomain]
@@ -62,16 +67,48 @@ func (c *checker) actors(i int) {
 		c.rule(i, "actors.issuer", "issuer %q is not in trust domain %s%s", r.Actors.Issuer, r.Actors.TrustDomain, didYouMean(r.Actors.Issuer, keys(domain)))
 		return
 	}
-	if len(r.Actors.Where) == 0 {
+	if len(r.Actors.Where) == 0 && r.ActorsFrom == nil && r.ExchangeFrom == nil {
 		c.rule(i, "actors.where", "a rule says which workloads of %s may act (where: ...)", r.Actors.Issuer)
+	}
+	for j, name := range r.Targets {
+		if t, ok := c.policy.byName[name]; ok {
+			if g := c.policy.targets[t].GrantableTo; g != nil && !slices.Contains(g, r.Actors.TrustDomain) {
+				c.rule(i, fmt.Sprintf("targets[%d]", j), "target %s is grantable to %s only, and who acts receives the credential; its owner must add %s to grantable_to first", name, strings.Join(g, ", "), r.Actors.TrustDomain)
+			}
+		}
 	}
 	c.where(i, "actors", r.Actors, schema)
 	c.anchorActors(i)
 }
 
+// actorsFrom checks the list of targets whose tokens actors may present.
+func (c *checker) actorsFrom(i int) {
+	r := &c.policy.rules[i]
+	switch {
+	case r.ActorsFrom == nil:
+		return
+	case len(r.ActorsFrom) == 0:
+		c.rule(i, "actors_from", "actors_from lists no target; name those whose tokens may be presented as actor tokens, or leave the key out")
+	case r.Actors == nil:
+		c.rule(i, "actors_from", "actors_from says what actors present, and the rule has no actors; name them, or leave the key out")
+	case len(r.Actors.Where) > 0:
+		c.rule(i, "actors.where", "a token minted here carries no platform attributes, so where would never match; leave it out of a rule with actors_from")
+	}
+	for j, t := range r.ActorsFrom {
+		if _, ok := c.policy.byName[t]; !ok {
+			c.rule(i, fmt.Sprintf("actors_from[%d]", j), "target %q is not defined%s", t, didYouMean(t, keys(c.policy.byName)))
+		} else if slices.Contains(r.Targets, t) || slices.Contains(r.ExchangeFrom, t) {
+			c.rule(i, fmt.Sprintf("actors_from[%d]", j), "who serves target %s holds tokens of all its callers, and could present one as its own; let actors have tokens for a target that is for nothing else", t)
+		}
+	}
+}
+
 // anchorActors holds actors of an issuer that many customers share to what [checker.anchor] demands of workloads.
 func (c *checker) anchorActors(i int) {
 	a := c.policy.rules[i].Actors
+	if len(a.Where) == 0 {
+		return // by our own word: the rule by which they got it looked at them
+	}
 	for _, is := range c.cfg.Issuers {
 		if is.TrustDomain != a.TrustDomain || is.Name != a.Issuer || !is.MultiTenant {
 			continue

@@ -42,9 +42,16 @@ type Rule struct {
 	// listed targets, presented as subject tokens. Without it a rule never matches an own token.
 	ExchangeFrom []string
 
-	// Actors makes an allow rule one for requests with an actor token: who may act for the workloads. Without
-	// it a rule never covers a request in which somebody acts for another.
+	// Actors makes an allow rule one for requests in which somebody acts for the workloads. With Where they
+	// present a platform's token. Without it, and without ActorsFrom, they are named in the subject token, one of
+	// our own, and nobody presents an actor token. Without Actors a rule covers no request in which anybody acts
+	// for another.
 	Actors *Workloads
+
+	// ActorsFrom says that the actors present a token that this deployment minted for one of the listed targets.
+	// Whoever receives tokens for a target could present those of its callers, so it should be a target that is
+	// for nothing else. Without it an own token is never an actor token.
+	ActorsFrom []string
 
 	When    string  // a condition in CEL, "" for none; it can only narrow
 	Require Require // what an allow rule demands of the subject token

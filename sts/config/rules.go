@@ -21,7 +21,8 @@ type ruleEntry struct {
 	Targets      []string        `yaml:"targets,omitempty" jsonschema:"minItems=1" jsonschema_description:"Names of targets. Required in an allow rule; default in a deny rule: every target."`
 	Scopes       []string        `yaml:"scopes,omitempty" jsonschema:"minItems=1" jsonschema_description:"Scopes that an allow rule grants at most; each target must define them. Default: none."`
 	Lifetime     duration        `yaml:"lifetime,omitempty" jsonschema_description:"Life of the credential, from 1s to max_lifetime of the targets. Default: max_lifetime of the target."`
-	Actors       *workloadsBlock `yaml:"actors,omitempty" jsonschema_description:"Who may act for these workloads: makes an allow rule one for requests with an actor token of a workload that matches. Issuer and where are required here. Default: the rule is for requests in which nobody acts for another."`
+	Actors       *workloadsBlock `yaml:"actors,omitempty" jsonschema_description:"Who may act for these workloads: makes an allow rule one for requests in which such a workload acts. Issuer is required. With where it presents a platform's token; without where and actors_from, in a rule with exchange_from, it is the one that the subject token names. Default: the rule is for requests in which nobody acts for another."`
+	ActorsFrom   []string        `yaml:"actors_from,omitempty" jsonschema:"minItems=1" jsonschema_description:"The actors present a token that Sallyport minted for one of the targets listed here, and have no where. Whoever serves such a target could present tokens of its callers, so let it be a target for nothing else. Default: no token minted here is an actor token."`
 	When         string          `yaml:"when,omitempty" jsonschema:"minLength=1,maxLength=4096" jsonschema_description:"Condition in CEL over workload, actor, target, request and env, checked at load, at most 4 KiB; it can only narrow. An absent attribute or an error is no match in an allow rule and a match in a deny rule. Default: none."`
 	Require      *requireBlock   `yaml:"require,omitempty" jsonschema_description:"What an allow rule demands of the subject token beyond its attributes; what is not met is no match. Default: nothing."`
 	Outlives     *opening        `yaml:"outlives_subject,omitempty" jsonschema_description:"true lets the credential live past the subject token, up to the rule's lifetime, for platforms whose tokens live shorter than any credential. Never past the actor token, never with exchange_from. A stolen subject token then buys more time. Default: no credential outlives its subject token."`
@@ -218,7 +219,7 @@ func (l *loader) policy(d *document) {
 		}
 		r := policy.Rule{
 			Name: e.Name, Source: d.source(path), Effect: policy.Allow, Targets: e.Targets, Scopes: e.Scopes,
-			Lifetime: e.Lifetime.value(), ExchangeFrom: e.ExchangeFrom,
+			Lifetime: e.Lifetime.value(), ExchangeFrom: e.ExchangeFrom, ActorsFrom: e.ActorsFrom,
 			Workloads: e.Workloads.value(), When: e.When, OutlivesSubject: e.Outlives != nil,
 		}
 		if e.Effect == policy.Deny.String() {
