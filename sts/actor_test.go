@@ -276,3 +276,24 @@ func TestSingleUseActorTokenActsOnce(t *testing.T) {
 	d.issued(d.acted(m.token, "", "orders")) // carried: there is no actor token to use up
 	d.issued(d.acted(m.token, "", "orders"))
 }
+
+// Policy is asked each time, for these two tokens: what one pair was granted helps no other, nor the same one after a
+// reload. // failures 22
+func TestEachExchangeIsDecidedAnew(t *testing.T) {
+	t.Parallel()
+	d := deploy(t, delegating)
+	subject, actor := d.checkout(), d.agent("one")
+	for range 3 {
+		d.issued(d.acted(subject, actor, "orders"))
+	}
+	stranger := d.sign(d.cluster, "checkout/api", "interns") // the same workload id, another team
+	idler := d.sign(d.ci, "agent/one", "interns")
+	d.refused("another subject", 400, "invalid_target", func() answer { return d.acted(stranger, actor, "orders") })
+	d.refused("another actor", 400, "invalid_target", func() answer { return d.acted(subject, idler, "orders") })
+	d.refused("the two the other way round", 400, "invalid_target", func() answer { return d.acted(actor, subject, "orders") })
+	w := *d.world
+	w.policy.Rules = slices.DeleteFunc(slices.Clone(w.policy.Rules), func(r policy.Rule) bool { return r.Actors != nil })
+	d.exchanger.Swap(d.build(&w, "config-2"))
+	d.refused("the rule is gone", 400, "invalid_target", func() answer { return d.acted(subject, actor, "orders") })
+	d.mint(subject, "orders")
+}
