@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/limit"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -27,7 +28,8 @@ func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string
 	return behindContract(t, httptest.NewServer(sts.OpsHandler(metrics.New(metrics.Sources{
 		Audit: func() (none audit.Stats) { return }, Keys: func() (none []federation.KeyStatus) { return },
 		Revocations: func() (none int, _ revocation.Position) { return }, Config: func() string { return "" },
-		Checks: func() (none map[string]bool) { return },
+		Limited: func() (none map[string]uint64) { return },
+		Checks:  func() (none map[string]bool) { return },
 	}).Handler(), checks...)))
 }
 
@@ -56,6 +58,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
 	down := deploy(t, func(w *world) { w.ownKeys = panicking{} })
+	limited := deploy(t)
+	limited.exchanger.Limit(sts.NewLimits(limit.Rate{PerSecond: 1, Burst: 1}, limit.Rate{}))
+	limited.send("POST", "/token", "")
+	tooMany := func(path string) func() answer { return func() answer { return limited.send("POST", path, "") } }
 	token, caller := d.mint(d.checkout(), "orders").token, d.gateway()
 	removed := *d.world
 	removed.issuers = removed.issuers[1:]
@@ -92,6 +98,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/token", 401}: form("/token", te(d.checkout()).Encode(), "Authorization", "Basic YTpi"),
 		{"POST", "/token", 405}: get("/token"),
 		{"POST", "/token", 413}: form("/token", huge),
+		{"POST", "/token", 429}: tooMany("/token"),
 		{"POST", "/token", 500}: func() answer { return down.exchange(te(strange)) },
 		{"POST", "/token", 503}: auditDown(form("/token", te(d.checkout()).Encode())),
 
@@ -100,6 +107,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/introspect", 401}: form("/introspect", "token="+token),
 		{"POST", "/introspect", 405}: get("/introspect"),
 		{"POST", "/introspect", 413}: form("/introspect", huge, bearer...),
+		{"POST", "/introspect", 429}: tooMany("/introspect"),
 		{"POST", "/introspect", 500}: func() answer { return down.ask(strange, strange) },
 		{"POST", "/introspect", 503}: auditDown(func() answer {
 			d.exchanger.Swap(without) // a bearer of ours whose workload is not trusted any more belongs in the chain
@@ -111,6 +119,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/revoke", 400}: form("/revoke", ""),
 		{"POST", "/revoke", 405}: get("/revoke"),
 		{"POST", "/revoke", 413}: form("/revoke", huge),
+		{"POST", "/revoke", 429}: tooMany("/revoke"),
 		{"POST", "/revoke", 500}: func() answer { return down.revoke(strange) },
 		{"POST", "/revoke", 503}: func() answer {
 			d.log.(*memory).setFail(errors.New("disk"))
@@ -148,7 +157,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		if a := send(); a.status != want.status {
 			t.Errorf("%s: answered %d %s", want, a.status, a.body)
 		}
-		if d.contract.seen[want]+down.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want] == 0 {
+		if d.contract.seen[want]+down.contract.seen[want]+limited.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want] == 0 {
 			t.Errorf("%s was not held to the document", want)
 		}
 		delete(provoke, want)

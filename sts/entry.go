@@ -32,6 +32,7 @@ type entry struct {
 	decision string
 	now      time.Time // one instant for the whole attempt
 	marks    []replay.Key
+	limits   *Limits
 	verified bool // a signature verified: from here on the attempt belongs in the chain
 	position revocation.Position
 	rec      audit.Record
@@ -39,7 +40,7 @@ type entry struct {
 
 // open begins the record of an attempt and gives it its decision id.
 func (x *Exchanger) open(in Request) *entry {
-	e := &entry{audit: x.audit, state: x.state.Load(), decision: x.newID(), now: x.now()}
+	e := &entry{audit: x.audit, state: x.state.Load(), decision: x.newID(), now: x.now(), limits: x.limits}
 	e.rec = audit.Record{Type: audit.TypeExchange, Time: e.now, Decision: e.decision, Config: e.state.Hash}
 	if in.Remote.IsValid() {
 		e.rec.Remote = in.Remote.String()
@@ -152,6 +153,7 @@ func (e *entry) revoked(ctx context.Context, lease string, p revocation.Position
 // refuse puts the refusal on record and returns what the caller is told. A refusal that cannot be recorded
 // is answered like any other failure of the log.
 func (e *entry) refuse(ctx context.Context, err error) *Refusal {
+	err = e.sparing(err)
 	a := answerTo(err)
 	if !errors.Is(err, audit.ErrUnavailable) { // else this record has just failed to be written
 		if recordErr := e.recordRefusal(ctx, err, a); recordErr != nil {
@@ -185,7 +187,7 @@ func (e *entry) recordRefusal(ctx context.Context, err error, a answer) error {
 		e.verified = rejected.Verified && !errors.Is(err, federation.ErrExpired)
 		e.rec.Subject = suspect(rejected)
 	}
-	if !e.verified {
+	if !e.verified || errors.Is(err, ErrRateLimited) {
 		e.audit.Junk(junkReason(err), &e.rec)
 		return nil
 	}

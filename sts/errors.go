@@ -31,6 +31,7 @@ var (
 	ErrCallerUnknown    = errors.New("caller is not authenticated")
 	ErrCallerAnonymous  = errors.New("caller presented no bearer token")
 	ErrForeignToken     = errors.New("token was not minted here")
+	ErrRateLimited      = errors.New("too many requests")
 	ErrTargetUnservable = errors.New("granted target has no broker")
 )
 
@@ -57,6 +58,7 @@ var (
 	answerMethod         = answer{status: http.StatusMethodNotAllowed, code: string(oidc.InvalidRequest), text: "The method is not allowed."}
 	answerTooLarge       = answer{status: http.StatusRequestEntityTooLarge, code: string(oidc.InvalidRequest), text: "The request is too large."}
 	answerUnavailable    = answer{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: "The service cannot answer now. Try again.", retryAfter: "1"}
+	answerTooMany        = answer{status: http.StatusTooManyRequests, code: "temporarily_unavailable", text: "Too many requests. Try again later.", retryAfter: "1"}
 	answerServerError    = answer{status: http.StatusInternalServerError, code: string(oidc.ServerError), text: "The service failed."}
 )
 
@@ -68,6 +70,7 @@ var answers = []struct {
 }{
 	{ErrCallerUnknown, answerBearer}, // first: it wraps why, and why must not show
 	{ErrCallerAnonymous, answerAnonymous},
+	{ErrRateLimited, answerTooMany},
 	{ErrForm, answerInvalidRequest},
 	{ErrTooLarge, answerTooLarge},
 	{ErrMethod, answerMethod},

@@ -124,7 +124,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 	}
 	invalidRequest, invalidTarget, unavailable, fault := want{400, "invalid_request"}, want{400, "invalid_target"}, want{503, "temporarily_unavailable"}, want{500, "server_error"}
 	expected := map[error]want{
-		ErrForm: invalidRequest, ErrTooLarge: {413, "invalid_request"}, ErrMethod: {405, "invalid_request"},
+		ErrRateLimited: {429, "temporarily_unavailable"}, ErrForm: invalidRequest, ErrTooLarge: {413, "invalid_request"}, ErrMethod: {405, "invalid_request"},
 		ErrGrantType: {400, "unsupported_grant_type"}, ErrClient: {401, "invalid_client"}, ErrCallerUnknown: {401, "invalid_token"}, ErrCallerAnonymous: {401, "invalid_client"}, ErrDelegation: invalidRequest, brokers.ErrUncertain: unavailable,
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget,
 		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
@@ -189,7 +189,7 @@ func TestPublicTextsAreHarmless(t *testing.T) {
 				t.Errorf("%q tells of a %s", a.text, word)
 			}
 		}
-		if (a.status == 401) != (a.challenge != "") || (a.status == 503) != (a.retryAfter != "") {
+		if (a.status == 401) != (a.challenge != "") || (a.status == 503 || a.status == 429) != (a.retryAfter != "") {
 			t.Errorf("%s: challenge %q, Retry-After %q", key, a.challenge, a.retryAfter)
 		}
 	}

@@ -32,6 +32,7 @@ type Exchanger struct {
 	marks       replay.Marks // nil: whatever needs a mark is refused
 	now         func() time.Time
 	newID       func() string
+	limits      *Limits // nil: none
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:
@@ -115,6 +116,9 @@ func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.
 		return federation.Workload{}, err
 	}
 	known(who)
+	if err := e.limited(who); err != nil {
+		return federation.Workload{}, err
+	}
 	lineage := who.Token().Lineage()
 	switch {
 	case declared == oidc.AccessTokenType && lineage.IsZero(), declared == oidc.IDTokenType && !lineage.IsZero():

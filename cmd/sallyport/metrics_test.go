@@ -105,3 +105,27 @@ func (d *deployment) lacking(text string) error {
 	}
 	return nil
 }
+
+func TestFloodIsRefusedAndCounted(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t, "limits: off", "limits: {address: {rate: 1, burst: 50}}")
+	d.start()
+	c := d.caller()
+	subject := d.subject("checkout")
+	limited := 0
+	for limited == 0 {
+		if a := c.exchange(subject, "gateway"); a.err != nil || a.status == http.StatusTooManyRequests {
+			limited++
+			wantStatus(t, "beyond the limit", a, http.StatusTooManyRequests)
+		}
+	}
+	if err := d.lacking(`sallyport_rate_limited_total{by="address"} 1`); err != nil {
+		t.Error(err)
+	}
+	if err := d.lacking(`sallyport_junk_total{reason="too many requests"} 1`); err != nil {
+		t.Error(err)
+	}
+	if d.readyz().status != http.StatusOK {
+		t.Error("a flood on the workload listener made the server not ready")
+	}
+}

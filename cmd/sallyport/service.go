@@ -56,6 +56,7 @@ type service struct {
 	admin       http.Handler
 	checks      []sts.Check // of /readyz
 	metrics     *metrics.Metrics
+	limits      *sts.Limits
 	started     time.Time
 	cert        atomic.Pointer[tls.Certificate]
 	historyLost bool
@@ -132,6 +133,8 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if s.exchanger, err = sts.NewExchanger(state, s.metrics.Audit(s.audit), s.revocations, marks, time.Now, newID); err != nil {
 		return nil, err
 	}
+	s.limits = sts.NewLimits(set.Server.Limits.Address, set.Server.Limits.Workload)
+	s.exchanger.Limit(s.limits)
 	s.workload, err = s.exchanger.Handler(sts.Published{
 		Issuer: set.Server.Issuer, Tokens: s.keys.Tokens(), Assertions: s.keys.Assertions(),
 	}, log)

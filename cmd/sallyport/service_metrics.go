@@ -16,7 +16,8 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
-		Config: func() string { return s.exchanger.ConfigHash() },
+		Limited: func() map[string]uint64 { return s.limits.Refused() },
+		Config:  func() string { return s.exchanger.ConfigHash() },
 		Checks: func() map[string]bool {
 			results, _ := sts.Run(s.checks)
 			out := make(map[string]bool, len(results))

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/limit"
 )
 
 // The files as the manual shows them, on the real platforms.
@@ -31,7 +32,8 @@ func TestSampleLoadsAsTheManualSays(t *testing.T) {
 			Algorithms: []string{"ES256"}, RotateEvery: 30 * 24 * time.Hour, PublishBefore: 24 * time.Hour,
 			SealWith: config.Secret{File: dir + "/secrets/kek"},
 		},
-		Audit: config.Audit{Dir: dir + "/data/audit", Durability: audit.Process, Keep: 400 * 24 * time.Hour, Reserve: 64 << 20},
+		Audit:  config.Audit{Dir: dir + "/data/audit", Durability: audit.Process, Keep: 400 * 24 * time.Hour, Reserve: 64 << 20},
+		Limits: config.Limits{Address: limit.Rate{PerSecond: 200, Burst: 1000}, Workload: limit.Rate{PerSecond: 50, Burst: 500}},
 	}
 	if diff := cmp.Diff(server, set.Server); diff != "" {
 		t.Errorf("server (-want +got):\n%s", diff)

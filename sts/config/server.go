@@ -34,6 +34,7 @@ type Server struct {
 
 	Store      Store
 	Revocation Revocation
+	Limits     Limits
 }
 
 // Listen holds the addresses that the service listens on, each host:port.
@@ -60,14 +61,15 @@ type Audit struct {
 
 // serverFile is sallyport.yaml.
 type serverFile struct {
-	Issuer     string          `yaml:"issuer" jsonschema:"minLength=1" jsonschema_description:"Our issuer identifier: the iss of what we mint and the base of our metadata (RFC 8414 section 2). Required. An https URL without query, fragment, user information or trailing slash; http only on a loopback host with tls: off. Changing it makes every token minted so far foreign."`
-	Listen     listenBlock     `yaml:"listen" jsonschema_description:"Addresses to listen on. Required."`
-	TLS        tlsBlock        `yaml:"tls" jsonschema_description:"Certificate of the workload listener, or off. Required; off is accepted only when listen.workload is a loopback address."`
-	DataDir    string          `yaml:"data_dir,omitempty" jsonschema:"minLength=1" jsonschema_description:"Directory for keys and state; relative paths start at the configuration directory. Default: data. Losing it loses the signing keys."`
-	Signing    signingBlock    `yaml:"signing" jsonschema_description:"How our keys are kept. Required."`
-	Store      storeBlock      `yaml:"store,omitempty" jsonschema_description:"What replicas share. Default: nothing; the embedded store in data_dir serves one replica."`
-	Revocation revocationBlock `yaml:"revocation,omitempty" jsonschema_description:"How revocations reach other replicas. Default: all defaults. Needs store."`
-	Audit      auditBlock      `yaml:"audit,omitempty" jsonschema_description:"Where and how audit records are kept. Default: all defaults."`
+	Issuer     string             `yaml:"issuer" jsonschema:"minLength=1" jsonschema_description:"Our issuer identifier: the iss of what we mint and the base of our metadata (RFC 8414 section 2). Required. An https URL without query, fragment, user information or trailing slash; http only on a loopback host with tls: off. Changing it makes every token minted so far foreign."`
+	Listen     listenBlock        `yaml:"listen" jsonschema_description:"Addresses to listen on. Required."`
+	TLS        tlsBlock           `yaml:"tls" jsonschema_description:"Certificate of the workload listener, or off. Required; off is accepted only when listen.workload is a loopback address."`
+	DataDir    string             `yaml:"data_dir,omitempty" jsonschema:"minLength=1" jsonschema_description:"Directory for keys and state; relative paths start at the configuration directory. Default: data. Losing it loses the signing keys."`
+	Signing    signingBlock       `yaml:"signing" jsonschema_description:"How our keys are kept. Required."`
+	Store      storeBlock         `yaml:"store,omitempty" jsonschema_description:"What replicas share. Default: nothing; the embedded store in data_dir serves one replica."`
+	Revocation revocationBlock    `yaml:"revocation,omitempty" jsonschema_description:"How revocations reach other replicas. Default: all defaults. Needs store."`
+	Audit      auditBlock         `yaml:"audit,omitempty" jsonschema_description:"Where and how audit records are kept. Default: all defaults."`
+	Limits     orOff[limitsBlock] `yaml:"limits,omitempty" jsonschema_description:"How fast callers may ask; beyond it they get 429. Default: all defaults. off: no limit at all."`
 }
 
 type listenBlock struct {
@@ -150,6 +152,7 @@ func (l *loader) server(d *document) {
 	s.Signing = l.signing(d, f.Signing)
 	l.audit(d, s.Audit)
 	l.store(d, f, &s)
+	s.Limits = d.limits(f.Limits)
 	if d.ok("data_dir") {
 		l.directory(d, "data_dir", s.DataDir)
 	}

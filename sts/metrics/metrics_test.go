@@ -36,6 +36,7 @@ func everything() metrics.Sources {
 			}
 		},
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
+		Limited:     func() map[string]uint64 { return map[string]uint64{"address": 6} },
 		Config:      func() string { return "abc123" },
 		Checks:      func() map[string]bool { return map[string]bool{"audit": true, "configuration": false} },
 	}
@@ -185,6 +186,7 @@ func TestStateIsReadWhenAskedFor(t *testing.T) {
 		`sallyport_issuer_keys_healthy{source="discovery",url="https://a.example"} 0`, // the worst of the two
 		`sallyport_issuer_keys{source="discovery",url="https://a.example"} 2`,
 		`sallyport_issuer_keys_dropped{source="discovery",url="https://a.example"} 1`,
+		`sallyport_rate_limited_total{by="address"} 6`,
 		`sallyport_revocations 11`,
 		`sallyport_revocation_epoch 2`,
 		`sallyport_revocation_position 40`,

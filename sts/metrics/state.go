@@ -17,8 +17,9 @@ type Sources struct {
 	Audit       func() audit.Stats
 	Keys        func() []federation.KeyStatus
 	Revocations func() (live int, at revocation.Position)
-	Config      func() string          // hash of the configuration in force
-	Checks      func() map[string]bool // of /readyz: whether all is well, by name
+	Limited     func() map[string]uint64 // requests refused, by what limit
+	Config      func() string            // hash of the configuration in force
+	Checks      func() map[string]bool   // of /readyz: whether all is well, by name
 }
 
 // state is what is read from other parts.
@@ -52,6 +53,10 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 		send(gauge, "issuer_keys_age_seconds", "Age of the keys of an issuer in use; 0 while there are none.", k.age.Seconds(), labels...)
 		send(gauge, "issuer_keys", "Usable keys of an issuer.", float64(k.keys), labels...)
 		send(gauge, "issuer_keys_dropped", "Published keys of an issuer that cannot be used.", float64(k.dropped), labels...)
+	}
+
+	for by, n := range s.from.Limited() {
+		send(counter, "rate_limited_total", "Requests refused because there were too many from one address or workload.", float64(n), "by", by)
 	}
 
 	live, position := s.from.Revocations()

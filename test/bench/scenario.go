@@ -23,6 +23,7 @@ func (sc scenario) files(keySet []byte, workload, ops, durability string) map[st
 	server := fmt.Sprintf(`issuer: http://%[1]s
 listen: {workload: %[1]s, ops: %[2]s}
 tls: off
+limits: off
 data_dir: data
 signing: {seal_with: {file: secrets/kek}}
 audit: {dir: data/audit, durability: %[3]s}
