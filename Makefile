@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build test need test-peers check fmt vet staticcheck fuzz generated bench replicas mutate schema clean
+.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench replicas mutate schema clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ schema: ## write deploy/schema from the Go types
 
 fuzz: ## every fuzz target, FUZZTIME each: a count (5000x) or a time (1m)
 	@./test/fuzz.sh $(FUZZTIME)
+
+hostile: ## issuers that misbehave and floods for them: requests, memory, latency of the others
+	go test -count=1 -v -run 'Hostile|Rebinding|Flood|HundredIssuers|UnknownKeyID|FailedFetches|SlowIssuer|FewCallers' ./federation ./federation/fetch | grep -v -e '^=== ' -e '^{'
 
 bench: build ## requests/s, latency and server CPU beside a floor, one interleaved run
 	go run ./test/bench -bin "$(CURDIR)/$(BIN)" $(BENCHFLAGS)

@@ -1,6 +1,7 @@
 package federationtest
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -28,6 +29,8 @@ const (
 	WrongIssuer                            // the metadata names another issuer
 	Compressed                             // the key set is sent with a content encoding nobody asked for
 	DeepJSON                               // the key set nests 100,000 deep
+	RedirectsAway                          // the key set is on another host
+	GzipBomb                               // the key set is 64 MiB of blanks, compressed to a thousandth
 	NoAnswer                               // the connection is accepted and nothing comes
 )
 
@@ -85,6 +88,10 @@ func (i *Issuer) misbehaveKeys(b Behaviour, w http.ResponseWriter, r *http.Reque
 		endless(w, r)
 	case Redirects:
 		http.Redirect(w, r, "/elsewhere", http.StatusFound)
+	case RedirectsAway:
+		http.Redirect(w, r, strings.Replace(i.url, "127.0.0.1", "localhost", 1)+"/elsewhere", http.StatusTemporaryRedirect)
+	case GzipBomb:
+		gzipBomb(w)
 	case Compressed:
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = w.Write([]byte{0x1f, 0x8b})
@@ -109,6 +116,19 @@ func (i *Issuer) manyKeys(w http.ResponseWriter) {
 	}
 	all := strings.Repeat(string(one)+",", 9_999) + string(one)
 	_, _ = fmt.Fprint(w, `{"keys":[`+all+`]}`)
+}
+
+// gzipBomb writes blanks that were worth compressing.
+func gzipBomb(w http.ResponseWriter) {
+	w.Header().Set("Content-Encoding", "gzip")
+	z := gzip.NewWriter(w)
+	blanks := []byte(strings.Repeat(" ", 1<<20))
+	for range 64 {
+		if _, err := z.Write(blanks); err != nil {
+			return
+		}
+	}
+	_ = z.Close()
 }
 
 // endless writes blanks until the client hangs up.
