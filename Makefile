@@ -56,7 +56,7 @@ fuzz: ## every fuzz target, FUZZTIME each: a count (5000x) or a time (1m)
 	@./test/fuzz.sh $(FUZZTIME)
 
 hostile: ## issuers that misbehave and floods for them: requests, memory, latency of the others
-	go test -count=1 -v -run 'Hostile|Rebinding|Flood|HundredIssuers|UnknownKeyID|FailedFetches|SlowIssuer|FewCallers' ./federation ./federation/fetch | grep -v -e '^=== ' -e '^{'
+	SALLYPORT_FLOOD=1 go test -count=1 -v -run 'Hostile|Rebinding|Flood|HundredIssuers|UnknownKeyID|FailedFetches|SlowIssuer|FewCallers' ./federation ./federation/fetch | grep -v -e '^=== ' -e '^{'
 
 bench: build ## requests/s, latency and server CPU beside a floor, one interleaved run
 	go run ./test/bench -bin "$(CURDIR)/$(BIN)" $(BENCHFLAGS)
