@@ -9,7 +9,9 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/store/redis"
 )
 
 func newKeys() *cobra.Command {
@@ -19,33 +21,30 @@ func newKeys() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newKeysList(), newKeysRotate())
+	c.AddCommand(newKeysList(), newKeysRotate(), newKeysRestore())
 	return c
 }
 
 func newKeysList() *cobra.Command {
 	var output string
+	var d deployed
 	c := &cobra.Command{
 		Use:     "list DIR",
 		Short:   "Draw the timeline of each signing key",
 		Example: "sallyport keys list /etc/sallyport",
-		Long: `Draw the timeline of each signing key, from the configuration directory and the key file of its data_dir:
+		Long: `Draw the timeline of each signing key, from the configuration directory and what it names as their store:
 published before use (-), signing (#), retired but still published (=), and now (|). Nothing is changed.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			server, err := loadServer(args[0])
-			if err != nil {
+			if err := d.open(args[0]); err != nil {
 				return err
 			}
-			sealer, err := keyEncryptionKey(args[0], server)
-			if err != nil {
-				return err
-			}
+			defer d.close()
 			now := time.Now()
-			list, err := keys.Inspect(c.Context(), keys.NewFile(server.DataDir), sealer, keyPlan(server.Signing), now)
+			list, err := keys.Inspect(c.Context(), d.store(), d.sealer, keyPlan(d.server.Signing), now)
 			if err != nil {
 				return err
 			}
@@ -56,6 +55,76 @@ published before use (-), signing (#), retired but still published (=), and now 
 		},
 	}
 	outputFlag(c, &output)
+	d.flags(c)
+	return c
+}
+
+// deployed is the keys of a deployment as commands beside the server find them.
+type deployed struct {
+	dataDir string
+	server  config.Server
+	sealer  keys.Sealer
+	redis   *redis.DB // nil for one replica
+}
+
+func (d *deployed) flags(c *cobra.Command) {
+	c.Flags().StringVar(&d.dataDir, "data-dir", "", "directory of the replica's state, as given to sallyport serve")
+}
+
+// open reads the configuration and connects to nothing.
+func (d *deployed) open(dir string) (err error) {
+	if d.server, err = loadServer(dir); err != nil {
+		return err
+	}
+	if err = ownData(&d.server, d.dataDir); err != nil {
+		return err
+	}
+	if d.sealer, err = keyEncryptionKey(dir, d.server); err != nil {
+		return err
+	}
+	d.redis, err = openRedis(dir, d.server)
+	return err
+}
+
+func (d *deployed) store() keys.Store {
+	if d.redis == nil {
+		return keys.NewFile(d.server.DataDir)
+	}
+	return d.redis.Keys()
+}
+
+func (d *deployed) close() {
+	if d.redis != nil {
+		_ = d.redis.Close()
+	}
+}
+
+func newKeysRestore() *cobra.Command {
+	var d deployed
+	c := &cobra.Command{
+		Use:     "restore DIR",
+		Short:   "Put a replica's copy of the keys into a shared store that lost them",
+		Example: "sallyport keys restore /etc/sallyport",
+		Long: `Put the sealed copy of the keys that is in data_dir into the store that replicas share, when that store has none or
+older ones. A replica that runs does so by itself; this is for when none runs, and to move a deployment from one
+replica to several. Take the replica that ran last: what is older than it has seen is refused.`,
+		Args: exactArgs(1, "the configuration directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := d.open(args[0]); err != nil {
+				return err
+			}
+			defer d.close()
+			if d.redis == nil {
+				return usagef("%s names no store that replicas share; restore keys.sealed in data_dir from a backup", visible(args[0]))
+			}
+			if err := keys.Restore(c.Context(), d.server.DataDir, d.store(), d.sealer); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), "The store has the keys of this replica again. Start the replicas.")
+			return err
+		},
+	}
+	d.flags(c)
 	return c
 }
 
@@ -99,6 +168,7 @@ func drawKeys(w io.Writer, list []keys.Status, now time.Time) error {
 func newKeysRotate() *cobra.Command {
 	var r keys.Rotation
 	var algorithm string
+	var d deployed
 	c := &cobra.Command{
 		Use:     "rotate DIR",
 		Short:   "Replace the keys that sign, now or as soon as everybody knows the new ones",
@@ -112,15 +182,11 @@ and by others as their caches run out.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Algorithm = jose.SignatureAlgorithm(algorithm)
-			server, err := loadServer(args[0])
-			if err != nil {
+			if err := d.open(args[0]); err != nil {
 				return err
 			}
-			sealer, err := keyEncryptionKey(args[0], server)
-			if err != nil {
-				return err
-			}
-			k, err := openKeys(c.Context(), server, sealer, true)
+			defer d.close()
+			k, err := openKeys(c.Context(), d.server, d.sealer, d.redis, true)
 			if err != nil {
 				return err
 			}
@@ -140,5 +206,6 @@ and by others as their caches run out.`,
 	c.Flags().StringVar(&algorithm, "algorithm", "", "one of signing.algorithms (default all)")
 	c.Flags().BoolVar(&r.Now, "now", false, "sign with the new keys at once")
 	c.Flags().BoolVar(&r.Compromised, "compromised", false, "take the old keys out at once; implies --now")
+	d.flags(c)
 	return c
 }

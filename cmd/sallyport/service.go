@@ -97,7 +97,10 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		s.historyLost = true
 		log.Error().Msg("the audit log begins anew although this deployment has run before: it was removed, with its head")
 	}
-	if s.keys, err = openKeys(ctx, set.Server, kek, s.store.Used()); err != nil {
+	if s.redis, err = openRedis(dir, set.Server); err != nil {
+		return nil, err
+	}
+	if s.keys, err = openKeys(ctx, set.Server, kek, s.redis, s.store.Used()); err != nil {
 		return nil, err
 	}
 	journal, err := s.store.Revocations(s.keys.MAC())

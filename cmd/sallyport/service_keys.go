@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/store/redis"
 )
 
 // keyEncryptionKey reads what seals our keys, and what else opens them.
@@ -54,13 +55,21 @@ func keyPlan(s config.Signing) keys.Plan {
 	return p
 }
 
-// openKeys opens the keys of a deployment that keeps them in data_dir.
-func openKeys(ctx context.Context, server config.Server, sealer keys.Sealer, initialised bool) (*keys.Keys, error) {
+// settle is how long keys that the shared store lacks may be put back by another replica: it looks every
+// [keys.Every], twice at least.
+const settle = 3 * keys.Every
+
+// openKeys opens the keys of a deployment: in what replicas share, or in data_dir when db is nil.
+func openKeys(ctx context.Context, server config.Server, sealer keys.Sealer, db *redis.DB, initialised bool) (*keys.Keys, error) {
 	_, noHead := os.Stat(filepath.Join(server.DataDir, auditHeadFile))
-	return keys.Open(ctx, keys.Config{
+	c := keys.Config{
 		Dir: server.DataDir, Sealer: sealer, Plan: keyPlan(server.Signing),
 		Initialised: initialised, Logged: initialised || noHead == nil, Now: time.Now,
-	})
+	}
+	if db != nil {
+		c.Store, c.Settle = db.Keys(), settle
+	}
+	return keys.Open(ctx, c)
 }
 
 // auditKey reads the key that signs the heads of this replica's log, and changes nothing.

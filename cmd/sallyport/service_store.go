@@ -29,20 +29,30 @@ func ownData(server *config.Server, dir string) error {
 	return nil
 }
 
-// shareRevocations joins this replica with the others, if the configuration names what they share. Nothing connects
-// before follow runs, and nothing is issued before it has caught up.
-func (s *service) shareRevocations() error {
-	c := s.server.Store.Redis
+// openRedis returns what replicas share; nil when the configuration names nothing. It does not connect.
+func openRedis(dir string, server config.Server) (*redis.DB, error) {
+	c := server.Store.Redis
 	if c.URL.IsZero() {
+		return nil, nil
+	}
+	url, err := c.URL.Resolve(dir)
+	if err != nil {
+		return nil, fmt.Errorf("store.redis.url: %w", err)
+	}
+	db, err := redis.Open(redis.Config{URL: url, CAFile: c.CAFile, AllowPlain: c.AllowPlain, Prefix: c.Prefix})
+	if err != nil {
+		return nil, fmt.Errorf("store.redis: %w", err)
+	}
+	return db, nil
+}
+
+// shareRevocations joins this replica with the others, if there is something that they share. Nothing is issued
+// before follow has caught up.
+func (s *service) shareRevocations() error {
+	if s.redis == nil {
 		return nil
 	}
-	url, err := c.URL.Resolve(s.dir)
-	if err != nil {
-		return fmt.Errorf("store.redis.url: %w", err)
-	}
-	if s.redis, err = redis.Open(redis.Config{URL: url, CAFile: c.CAFile, AllowPlain: c.AllowPlain, Prefix: c.Prefix}); err != nil {
-		return fmt.Errorf("store.redis: %w", err)
-	}
+	var err error
 	if s.replica, err = s.redis.Replica(s.revocations, s.keys.MAC(), s.server.Revocation.MaxStaleness); err != nil {
 		return err
 	}

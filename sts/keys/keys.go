@@ -11,7 +11,8 @@
 //
 // Keys are created once, with the deployment. A deployment that has state but no keys does not start: new ones
 // would silently disown every token and every log that the old ones signed. An older document than one that was
-// seen before is refused as well: it would bring keys back that were taken out.
+// seen before is refused as well: it would bring keys back that were taken out. A replica that runs puts the newest
+// back when the store lost it; for when none runs, each keeps a sealed copy, which an operator restores ([Restore]).
 package keys
 
 import (
@@ -84,8 +85,9 @@ type Config struct {
 	Store       Store  // of the document; nil for a file in Dir
 	Sealer      Sealer
 	Plan        Plan
-	Initialised bool // the deployment has state, so it must have keys
-	Logged      bool // this replica has an audit log, so it must have the key of it
+	Initialised bool          // the deployment has state, so it must have keys; a replica that has seen some knows by itself
+	Settle      time.Duration // how long keys that are missing may be put back by another replica; 0 when there is none
+	Logged      bool          // this replica has an audit log, so it must have the key of it
 	Now         func() time.Time
 }
 
@@ -94,7 +96,8 @@ type Keys struct {
 	store  Store
 	sealer Sealer
 	plan   Plan
-	seen   string
+	seen   string // path
+	copies string // path of the copy of a document that is not in Dir; "" for none
 	now    func() time.Time
 	audit  ed25519.PrivateKey
 
@@ -118,11 +121,15 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if c.Dir == "" || c.Now == nil || c.Sealer.isZero() {
 		return nil, errors.New("keys need a directory, a clock and a key-encryption key")
 	}
-	if c.Store == nil {
-		c.Store = NewFile(c.Dir)
-	}
 	k := &Keys{store: c.Store, sealer: c.Sealer, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), now: c.Now}
-	var err error
+	if k.copies = filepath.Join(c.Dir, fileName); c.Store == nil {
+		k.store, k.copies = NewFile(c.Dir), ""
+	}
+	before, err := readFile(k.seen)
+	if err != nil {
+		return nil, fmt.Errorf("reading what was seen of the keys: %w", err)
+	}
+	c.Initialised = c.Initialised || before != nil
 	if k.audit, err = openAudit(c.Dir, c.Sealer, c.Logged); err != nil { // first: version 1 has it in the document
 		return nil, err
 	}
@@ -132,7 +139,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	defer k.writing.Unlock()
 	const tries = 10 // replicas that start together change the document one after the other
 	for range tries {
-		err := k.begin(ctx, c.Initialised)
+		err := k.begin(ctx, c.Initialised, &c.Settle)
 		if !errors.Is(err, ErrConflict) {
 			if err != nil {
 				return nil, err
@@ -144,14 +151,14 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 }
 
 // begin is one try of Open: read or create, and bring up to date.
-func (k *Keys) begin(ctx context.Context, initialised bool) error {
-	sealed, revision, err := k.store.Load(ctx)
+func (k *Keys) begin(ctx context.Context, initialised bool, settle *time.Duration) error {
+	sealed, revision, err := k.await(ctx, settle)
 	if err != nil {
 		return fmt.Errorf("reading keys: %w", err)
 	}
 	if sealed == nil {
 		if initialised {
-			return fmt.Errorf("%w: restore them (keys.sealed in data_dir, or the shared store) from the newest backup; or start a new deployment, with an empty data_dir", ErrMissing)
+			return k.missing()
 		}
 		doc, err := newDocument(k.plan, k.now())
 		if err != nil {
@@ -170,7 +177,31 @@ func (k *Keys) begin(ctx context.Context, initialised bool) error {
 	if changed || outdated {
 		return k.swap(ctx, revision, doc)
 	}
-	return k.adopt(revision, doc)
+	return k.adopt(revision, sealed, doc)
+}
+
+// await reads the document. When there is none it waits, once: another replica may be about to put it back.
+func (k *Keys) await(ctx context.Context, settle *time.Duration) (sealed []byte, revision string, err error) {
+	for {
+		sealed, revision, err = k.store.Load(ctx)
+		if err != nil || sealed != nil || *settle <= 0 {
+			return sealed, revision, err
+		}
+		select {
+		case <-time.After(min(*settle, Every/4)):
+			*settle -= Every / 4
+		case <-ctx.Done():
+			return nil, "", ctx.Err()
+		}
+	}
+}
+
+// missing says what to do about it.
+func (k *Keys) missing() error {
+	if k.copies == "" {
+		return fmt.Errorf("%w: restore them (keys.sealed in data_dir) from the newest backup; or start a new deployment, with an empty data_dir", ErrMissing)
+	}
+	return fmt.Errorf("%w: the shared store has none; a replica that still runs puts them back; if none does, put this replica's copy there with sallyport keys restore; or start a new deployment, with an empty data_dir for each replica", ErrMissing)
 }
 
 // read opens a document. It reports whether it should be written again as it is: in the newest form, sealed with
@@ -198,11 +229,11 @@ func (k *Keys) swap(ctx context.Context, revision string, doc document) error {
 	if err != nil {
 		return fmt.Errorf("writing keys: %w", err)
 	}
-	return k.adopt(revision, doc)
+	return k.adopt(revision, sealed, doc)
 }
 
 // adopt puts a document in force. Once it is, that it could not be remembered is only reported.
-func (k *Keys) adopt(revision string, doc document) error {
+func (k *Keys) adopt(revision string, sealed []byte, doc document) error {
 	if err := k.tokens.adopt(doc.Tokens); err != nil {
 		return err
 	}
@@ -213,6 +244,11 @@ func (k *Keys) adopt(revision string, doc document) error {
 	k.doc.Store(&doc)
 	now := k.now()
 	k.loaded.Store(&now)
+	if k.copies != "" {
+		if err := replace(k.copies, sealed); err != nil {
+			return fmt.Errorf("copying the keys: %w", err)
+		}
+	}
 	return remember(k.seen, doc)
 }
 

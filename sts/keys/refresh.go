@@ -79,20 +79,40 @@ func (k *Keys) follow(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("reading keys: %w", err)
 	case sealed == nil:
-		return fmt.Errorf("%w: they were there when this replica started; put them back", ErrMissing)
+		return k.putBack(ctx, revision, fmt.Errorf("%w: the store has lost them", ErrMissing))
 	case revision == k.revision:
 		k.loaded.Store(&asked)
 		return nil
 	}
-	doc, _, err := k.read(sealed)
+	doc, _, err := k.sealer.document(sealed)
 	if err != nil {
 		return err
 	}
-	err = k.adopt(revision, doc)
+	if have := k.doc.Load(); doc.Deployment == have.Deployment && doc.Serial < have.Serial {
+		return k.putBack(ctx, revision, doc.notBefore(*have))
+	}
+	if doc, _, err = k.read(sealed); err != nil {
+		return err
+	}
+	err = k.adopt(revision, sealed, doc)
 	if k.revision == revision {
 		k.loaded.Store(&asked)
 	}
 	return err
+}
+
+// putBack writes the document in force, as it is, over what is older or lost: the newest number among the replicas
+// wins. It returns cause, for the operator: whatever lost the keys is not well.
+func (k *Keys) putBack(ctx context.Context, revision string, cause error) error {
+	sealed, err := k.sealer.seal(*k.doc.Load())
+	if err != nil {
+		return fmt.Errorf("sealing keys: %w", err)
+	}
+	if k.revision, err = k.store.Swap(ctx, revision, sealed); err != nil {
+		k.revision = "" // whatever is there is read the next time
+		return fmt.Errorf("%w; putting them back: %w", cause, err)
+	}
+	return fmt.Errorf("%w; they were put back as this replica has them", cause)
 }
 
 // change applies f to a copy of the document and writes it when f says that it changed.

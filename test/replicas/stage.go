@@ -79,15 +79,6 @@ func newStage(dir, bin string) (_ *stage, err error) {
 				return nil, err
 			}
 		}
-		if len(s.nodes) > 1 { // until keys are shared through the store: the sealed file, copied
-			sealed, err := os.ReadFile(filepath.Join(s.nodes[0].dir, "data", "keys.sealed"))
-			if err == nil {
-				err = write(filepath.Join(n.dir, "data", "keys.sealed"), string(sealed))
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
 		if err := s.start(n); err != nil {
 			return nil, err
 		}
