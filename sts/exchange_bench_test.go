@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/limit"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
@@ -132,6 +133,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	x, err := sts.NewExchanger(&sts.State{Trust: trust, Policy: p, Brokers: map[string]brokers.Broker{"orders": broker}, Hash: "bench"},
 		counted.Audit(log), revoked, nil, time.Now, func() string { return strings.ToLower(rand.Text()) })
 	mustBench(b, err)
+	x.Limit(sts.NewLimits(limit.Rate{}, limit.Rate{PerSecond: 1_000_000, Burst: 1_000_000}))
 	now := time.Now()
 	token := platform.Sign(federationtest.Claims{
 		"iss": platform.URL(), "aud": []string{self}, "sub": "system:serviceaccount:shop:checkout", "jti": "1",
