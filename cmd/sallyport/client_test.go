@@ -21,6 +21,7 @@ type answer struct {
 	err    error
 	status int
 	header http.Header
+	closes bool // the connection
 	raw    string
 	body   struct {
 		AccessToken string `json:"access_token"`
@@ -100,7 +101,7 @@ func (c *caller) post(path, bearer string, form url.Values, headers ...string) a
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
-	a := answer{err: err, status: resp.StatusCode, header: resp.Header, raw: string(raw)}
+	a := answer{err: err, status: resp.StatusCode, header: resp.Header, closes: resp.Close, raw: string(raw)}
 	if err == nil && len(raw) > 0 {
 		a.err = json.Unmarshal(raw, &a.body)
 	}

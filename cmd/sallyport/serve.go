@@ -31,7 +31,7 @@ func newServe() *cobra.Command {
 
 A directory that check refuses does not start. SIGHUP, or a change of a file, reloads it: a set that is
 broken is refused as a whole and the old one keeps running. SIGTERM or SIGINT finishes what was accepted,
-seals the audit log and ends.`,
+seals the audit log and ends; a second one cuts what is not finished.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			log := zerolog.New(os.Stderr).With().Timestamp().Logger()
@@ -51,14 +51,13 @@ seals the audit log and ends.`,
 
 // Server limits: an anonymous peer may hold a connection, not a handler.
 const (
-	headerTimeout   = 5 * time.Second
-	requestTimeout  = 15 * time.Second
-	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 15 * time.Second
-	maxHeaderBytes  = 32 << 10
-	maxConnections  = 8192 // of the workload listener, so that strangers cannot take the file descriptors of the others
-	pruneEvery      = time.Minute
-	firstLook       = time.Second // after start, for changes made meanwhile
+	headerTimeout  = 5 * time.Second
+	requestTimeout = 15 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+	maxConnections = 8192 // of the workload listener, so that strangers cannot take the file descriptors of the others
+	pruneEvery     = time.Minute
+	firstLook      = time.Second // after start, for changes made meanwhile
 
 	certificateEvery = 5 * time.Second // between looks for a new certificate
 )
@@ -101,8 +100,8 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	}
 	defer ops.Close()
 
-	servers := []*http.Server{newServer(svc.workload, log), newServer(svc.ops, log)}
-	listeners := []net.Listener{workload, ops}
+	servers := []*http.Server{newServer(svc.drain.handler(svc.workload), log)}
+	listeners := []net.Listener{workload}
 	if !set.Server.TLS.Off {
 		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: svc.certificate}
 		listeners[0] = tls.NewListener(workload, servers[0].TLSConfig)
@@ -113,10 +112,11 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 			return err
 		}
 		defer l.Close()
-		s := newServer(svc.admin, log)
+		s := newServer(svc.drain.handler(svc.admin), log)
 		s.ConnContext = withOperator
 		servers, listeners = append(servers, s), append(listeners, l)
 	}
+	servers, listeners = append(servers, newServer(svc.ops, log)), append(listeners, ops) // last: see finish
 	failed := make(chan error, len(servers))
 	for i, l := range listeners {
 		go func() { failed <- servers[i].Serve(l) }()
@@ -138,16 +138,11 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 		return fmt.Errorf("listener: %w", err)
 	case <-ctx.Done():
 	}
-	log.Info().Msg("finishing what was accepted")
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	var errs []error
-	for _, s := range servers {
-		errs = append(errs, s.Shutdown(grace))
-	}
-	errs = append(errs, svc.close())
+	err = finish(&svc.drain, servers, log)
+	signal.Reset(syscall.SIGTERM, syscall.SIGINT) // from here on, a further one ends the process in the kernel's way
+	err = errors.Join(err, svc.close())
 	log.Info().Msg("ended")
-	return errors.Join(errs...)
+	return err
 }
 
 func listen(addr, key string) (net.Listener, error) {

@@ -57,6 +57,7 @@ type service struct {
 	checks      []sts.Check // of /readyz
 	metrics     *metrics.Metrics
 	limits      *sts.Limits
+	drain       drain
 	started     time.Time
 	cert        atomic.Pointer[tls.Certificate]
 	historyLost bool
@@ -151,6 +152,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
 		s.storeCheck(),
+		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)
 	s.admin = sts.AdminHandler(sts.StatusRoute(s.status))

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,6 +75,9 @@ func TestShutdownFinishesWhatWasAccepted(t *testing.T) {
 		}
 		return nil
 	})
+	if r := d.readyz(); r.status != http.StatusServiceUnavailable || r.reason("shutdown") != "shutting down" {
+		t.Errorf("/readyz while requests are finished: %d with %q, want 503 and shutting down", r.status, r.reason("shutdown"))
+	}
 	for i, h := range open {
 		if status, body := h.finish(t); status != http.StatusOK || !strings.Contains(body, "access_token") {
 			t.Errorf("request %d was in flight at SIGTERM: got %d, want 200 with a token", i, status)
@@ -110,6 +115,77 @@ func TestShutdownDoesNotWaitForEverForAStalledCaller(t *testing.T) {
 	}
 	if last := d.records(audit.TypeClosed); len(last) != 1 {
 		t.Errorf("the log has %d closed records, want 1", len(last))
+	}
+	d.verified()
+}
+
+// Whatever the server read is answered: under load, the log has as many issued tokens as callers received.
+func TestShutdownUnderLoadCutsNoRequestThatWasRead(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	p := d.start()
+	subject := d.subject("checkout")
+	var received, closed atomic.Int64
+	var callers sync.WaitGroup
+	for range 8 {
+		c := d.caller()
+		callers.Go(func() {
+			for {
+				switch a := c.exchange(subject, "gateway"); {
+				case a.err != nil: // refused or closed before the request was read; the log will tell
+					return
+				case a.status != http.StatusOK:
+					t.Errorf("under load, while the server ends: got %s, want a token or no answer at all", a)
+					return
+				case a.closes:
+					closed.Add(1)
+					fallthrough
+				default:
+					received.Add(1)
+				}
+			}
+		})
+	}
+	eventually(t, "there is load", func() error {
+		if n := received.Load(); n < 50 {
+			return fmt.Errorf("%d answers", n)
+		}
+		return nil
+	})
+	p.signal(syscall.SIGTERM)
+	callers.Wait()
+	if code := p.wait(); code != exitDone {
+		t.Errorf("the server ended with %d, want %d:\n%s", code, exitDone, p.said())
+	}
+	issued := int64(0)
+	for _, r := range d.records() {
+		if r.Outcome == audit.Issued {
+			issued++
+		}
+	}
+	if issued != received.Load() {
+		t.Errorf("%d tokens were issued and %d received: requests were cut", issued, received.Load())
+	}
+	if closed.Load() == 0 {
+		t.Error("no answer ended its connection: callers were not asked to leave")
+	}
+	d.verified()
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	p := d.start()
+	d.sendHalf(d.subject("checkout")) // and never the rest
+	d.caller().minted(t, d.subject("checkout"), "gateway")
+	p.signal(syscall.SIGTERM)
+	p.saidSoon("finishing what was accepted", 1)
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(); code != exitFailed || !strings.Contains(p.said(), errHurried.Error()) {
+		t.Errorf("after a second signal the server ended with %d, want %d and why:\n%s", code, exitFailed, p.said())
+	}
+	if n := len(d.records(audit.TypeClosed)); n != 1 {
+		t.Errorf("the log has %d closed records, want 1", n)
 	}
 	d.verified()
 }
