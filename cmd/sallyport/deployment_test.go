@@ -4,10 +4,12 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -150,17 +152,32 @@ func (d *deployment) verified() {
 	}
 }
 
-// ports below the kernel's ephemeral range: no outgoing connection takes one between choosing and listening.
+// nextPort is the last port that freePort gave out.
 var nextPort atomic.Int32
 
-// freePort returns a loopback address that nobody listens on, another one each time. Its port is ours alone for as
-// long as the test runs: nothing but these tests takes ports from this range, and nextPort gives none twice. Other
-// processes of these tests begin elsewhere in the range.
+// ownHost is a loopback address that these tests alone use, out of the 16 million of 127.0.0.0/8: a server that is
+// stopped and started again finds its port free, and who answers there is ours. Where there is only one loopback
+// address, it is that.
+var ownHost = sync.OnceValue(func() string {
+	host := fmt.Sprintf("127.%d.%d.%d", 1+mathrand.IntN(254), mathrand.IntN(256), 1+mathrand.IntN(254))
+	l, err := net.Listen("tcp", host+":0")
+	if err != nil {
+		return "127.0.0.1"
+	}
+	_ = l.Close()
+	return host
+})
+
+// freePort returns an address of ownHost that nobody listens on, another one each time. Its port is below the kernel's
+// ephemeral range: no connection and no listener without a port of its own takes it between choosing and listening.
 func freePort() string {
 	const first, span = 12000, 18000
 	for {
-		n := int(nextPort.Add(1)) + os.Getpid()*37
-		address := fmt.Sprintf("127.0.0.1:%d", first+n%span)
+		n := int(nextPort.Add(1))
+		if ownHost() == "127.0.0.1" {
+			n += os.Getpid() * 37 // other processes of these tests begin elsewhere in the range
+		}
+		address := fmt.Sprintf("%s:%d", ownHost(), first+n%span)
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			continue

@@ -32,7 +32,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 //	exits CODE PROGRAM ARG...          run a program, and want exactly this exit code
 //	configure DIR                      write testdata/deployment there, set URL to its issuer and OPS to its
 //	                                   ops address
-//	freeport NAME...                   set environment variables to loopback ports nobody uses
+//	freeaddress NAME...                set environment variables to loopback addresses nobody uses, HOST:PORT
 //	issuer NAME URL FILE               make a platform's key, write its key set to FILE
 //	token NAME CLAIMS FILE [LIFETIME]  sign a token; iat, nbf, exp and jti are added
 //	waitready HOST:PORT                until the server's /readyz says 200
@@ -47,20 +47,20 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 //	signal TERM|HUP                    to every background program; `wait` comes after
 func scriptCommands(t *testing.T) map[string]command {
 	return map[string]command{
-		"exits":      scriptExits,
-		"configure":  scriptConfigure,
-		"freeport":   scriptFreePort,
-		"issuer":     func(ts *testscript.TestScript, _ bool, args []string) { scriptIssue(t, ts, args) },
-		"token":      scriptToken,
-		"waitready":  scriptWaitReady,
-		"get":        scriptGet,
-		"post":       scriptPost,
-		"json":       scriptJSON,
-		"save":       scriptSave,
-		"member":     scriptMember,
-		"decision":   scriptDecision,
-		"waitreason": func(ts *testscript.TestScript, _ bool, args []string) { scriptWaitReason(t, ts, args) },
-		"signal":     scriptSignal,
+		"exits":       scriptExits,
+		"configure":   scriptConfigure,
+		"freeaddress": scriptFreeAddress,
+		"issuer":      func(ts *testscript.TestScript, _ bool, args []string) { scriptIssue(t, ts, args) },
+		"token":       scriptToken,
+		"waitready":   scriptWaitReady,
+		"get":         scriptGet,
+		"post":        scriptPost,
+		"json":        scriptJSON,
+		"save":        scriptSave,
+		"member":      scriptMember,
+		"decision":    scriptDecision,
+		"waitreason":  func(ts *testscript.TestScript, _ bool, args []string) { scriptWaitReason(t, ts, args) },
+		"signal":      scriptSignal,
 	}
 }
 
@@ -86,10 +86,9 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func scriptFreePort(ts *testscript.TestScript, _ bool, args []string) {
+func scriptFreeAddress(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		_, port, _ := strings.Cut(freePort(), ":")
-		ts.Setenv(name, port)
+		ts.Setenv(name, freePort())
 	}
 }
 

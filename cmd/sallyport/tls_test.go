@@ -36,12 +36,12 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// server returns a certificate for loopback and its key, in PEM.
+// server returns a certificate for ownHost and its key, in PEM.
 func (a *authority) server(serial int64) (cert, key string) {
 	a.t.Helper()
 	_, private, cert := issue(a.t, &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "sallyport"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.ParseIP(ownHost())}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, a.cert, a.key)
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -178,6 +178,15 @@ func TestReplacedCertificateIsServed(t *testing.T) {
 	if r := d.readyz(); r.status != http.StatusOK || !strings.Contains(r.reason("configuration"), "tls") {
 		t.Errorf("/readyz after a broken certificate file: got %d with %q, want 200 and a word about tls", r.status, r.reason("configuration"))
 	}
+
+	d.install(a.server(103)) // the repair is enough, within half a minute: nobody signals again
+	d.wantSerial(a, 103)
+	eventually(t, "/readyz is content", func() error {
+		if reason := d.readyz().reason("configuration"); reason != "" {
+			return fmt.Errorf("it says %q", reason)
+		}
+		return nil
+	})
 	p.stop()
 }
 
