@@ -18,6 +18,8 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
+
+	"github.com/sallyport-sts/sallyport/sts/config"
 )
 
 func newServe() *cobra.Command {
@@ -57,7 +59,6 @@ const (
 	maxHeaderBytes = 32 << 10
 	maxConnections = 8192 // of the workload listener, so that strangers cannot take the file descriptors of the others
 	pruneEvery     = time.Minute
-	firstLook      = time.Second // after start, for changes made meanwhile
 
 	certificateEvery = 5 * time.Second // between looks for a new certificate
 )
@@ -74,7 +75,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	if err != nil {
 		return err
 	}
-	set, err := load(dir, k)
+	set, err := config.Load(dir, k)
 	if err != nil {
 		return fmt.Errorf("%s is refused:\n%w", dir, err)
 	}
@@ -121,11 +122,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	for i, l := range listeners {
 		go func() { failed <- servers[i].Serve(l) }()
 	}
-	stopReload, err := svc.reloadOnChange(ctx, k)
-	if err != nil {
-		return err
-	}
-	defer stopReload()
+	defer svc.reloadOnChange(ctx, k)()
 	go svc.prune(ctx)
 	go svc.followKeys(ctx)
 	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first

@@ -61,7 +61,7 @@ type service struct {
 	started     time.Time
 	cert        atomic.Pointer[tls.Certificate]
 	historyLost bool
-	inForce     string // hash of the set; of the goroutine that reloads
+	reloading   sync.Mutex
 	reloadErr   atomic.Pointer[string]
 	certErr     atomic.Pointer[string]
 	closing     sync.Once
@@ -70,7 +70,7 @@ type service struct {
 
 // newService opens state in the order in which parts need each other. Nothing listens yet.
 func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Logger) (_ *service, err error) {
-	s := &service{dir: dir, log: log, server: set.Server, inForce: set.Hash, started: time.Now()}
+	s := &service{dir: dir, log: log, server: set.Server, started: time.Now()}
 	defer func() {
 		if err != nil {
 			_ = s.close()
@@ -205,69 +205,50 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 	return &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
 }
 
-// load reads the directory until two readings in a row agree. A link that is swapped between two files of one
-// reading would otherwise mix two sets, each of them reviewed, into a third that nobody wrote.
-func load(dir string, k config.Kinds) (*config.Set, error) {
-	const tries = 10
-	set, err := config.Load(dir, k)
-	for range tries {
-		again, errAgain := config.Load(dir, k)
-		if err == nil && errAgain == nil && set.Hash == again.Hash ||
-			err != nil && errAgain != nil && err.Error() == errAgain.Error() {
-			return again, errAgain
-		}
-		set, err = again, errAgain
-	}
-	return nil, fmt.Errorf("%s changed all the time while it was read", dir)
-}
-
 // reloadOnChange reloads on SIGHUP and on file changes until the returned function is called.
-func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) (func(), error) {
+func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	changed := make(chan struct{}, 1)
-	poke := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	done := make(chan error, 1)
-	go func() { done <- config.Watch(ctx, s.dir, poke) }()
 	go func() {
-		// What changed after it was loaded and before Watch looked for the first time, Watch does not tell.
-		first, certificate := time.NewTimer(firstLook), time.NewTicker(certificateEvery)
-		defer first.Stop()
+		if err := config.Watch(ctx, s.dir, s.loaded, func() { s.reload(k, false) }); err != nil {
+			s.log.Error().Err(err).Msg("file changes are no longer watched; SIGHUP still reloads")
+		}
+	}()
+	go func() {
+		certificate := time.NewTicker(certificateEvery)
 		defer certificate.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case err := <-done:
-				if err != nil && ctx.Err() == nil {
-					s.log.Error().Err(err).Msg("file changes are no longer watched; SIGHUP still reloads")
-				}
-				done = nil
 			case <-hup:
-				s.reload(k)
-			case <-changed:
-				s.reload(k)
+				s.reload(k, true)
 			case <-certificate.C:
 				s.renewCertificate()
-			case <-first.C:
-				if set, err := load(s.dir, k); err != nil || set.Hash != s.inForce {
-					s.reload(k)
-				}
 			}
 		}
 	}()
-	return func() { signal.Stop(hup); cancel() }, nil
+	return func() { signal.Stop(hup); cancel() }
 }
 
-// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told.
-func (s *service) reload(k config.Kinds) {
-	set, err := load(s.dir, k)
+// loaded names the set that was read last, "" for one that was refused.
+func (s *service) loaded() string {
+	if s.reloadErr.Load() != nil {
+		return ""
+	}
+	return s.exchanger.ConfigHash()
+}
+
+// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told. Whoever asked for it
+// is told once more even when nothing changed.
+func (s *service) reload(k config.Kinds, asked bool) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	set, err := config.Load(s.dir, k)
+	if err == nil && set.Hash == s.loaded() && !asked {
+		return // another reload was quicker
+	}
 	if err == nil {
 		err = ownData(&set.Server, s.dataDir)
 	}
@@ -277,22 +258,21 @@ func (s *service) reload(k config.Kinds) {
 	var state *sts.State
 	var specs []federation.KeySpec
 	if err == nil {
-		if err = s.loadCertificate(); err == nil {
+		if err = s.tryCertificate(); err == nil {
 			state, specs, err = s.build(set)
 		}
 	}
 	if err != nil {
 		reason := "the new configuration is refused, the old one is in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
-		s.reloadErr.Store(&reason)
-		s.metrics.ReloadRefused()
-		s.log.Error().Err(err).Msg("reload refused; the old configuration is in force")
+		if old := s.reloadErr.Swap(&reason); asked || old == nil || *old != reason { // not each time it is tried again
+			s.metrics.ReloadRefused()
+			s.log.Error().Err(err).Msg("reload refused; the old configuration is in force")
+		}
 		return
 	}
 	s.metrics.Configure(namesIn(set))
 	s.exchanger.Swap(state)
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
-	s.certErr.Store(nil)
-	s.inForce = set.Hash
 	s.reloadErr.Store(nil)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
 }
@@ -340,18 +320,26 @@ func (s *service) loadCertificate() error {
 	return nil
 }
 
-// renewCertificate looks for a new certificate now and then: its files are not among those whose changes are told.
-// A pair that does not fit may be half written; the old one is served on, and the next look decides.
-func (s *service) renewCertificate() {
+// tryCertificate loads the certificate, and remembers for /readyz whether it could.
+func (s *service) tryCertificate() error {
 	err := s.loadCertificate()
 	if err == nil {
 		s.certErr.Store(nil)
-		return
+		return nil
 	}
 	reason := "the new certificate is refused, the old one is served: " + err.Error()
 	if old := s.certErr.Swap(&reason); old == nil || *old != reason {
 		s.log.Error().Err(err).Msg("certificate refused; the old one is served")
 	}
+	return err
+}
+
+// renewCertificate looks for a new certificate now and then: its files are not among those whose changes are told.
+// A pair that does not fit may be half written; the old one is served on, and the next look decides.
+func (s *service) renewCertificate() {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	_ = s.tryCertificate() // told
 }
 
 func (s *service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -44,7 +44,7 @@ type Set struct {
 
 // Load reads the configuration in dir. The error is of type [Problems] and has every problem. Load has no
 // side effects: it writes nothing and opens no connection. Secrets are read to see that they can be, and
-// forgotten.
+// forgotten. Files that change while they are read are read again: a set is never a mixture.
 func Load(dir string, kinds Kinds) (*Set, error) {
 	l, err := load(dir, kinds)
 	if err != nil {
@@ -58,7 +58,7 @@ func load(dir string, kinds Kinds) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources, problems := readAll(l.dir)
+	sources, problems := readStable(func() ([]source, Problems) { return readAll(l.dir) })
 	l.problems = problems
 	docs := make(map[string]*document, len(sources))
 	for _, s := range sources {

@@ -72,3 +72,22 @@ func TestProblemsAreOneLineEach(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestSetIsNeverAMixture(t *testing.T) {
+	base := archive(t, "base.txtar")
+	mixed, whole := write(t, base), write(t, base)
+	put(t, mixed, "policy/orders.yaml", "rules: [] # of the next set\n")
+	readings := []string{mixed, whole, whole, mixed}
+	next := func() string {
+		dir := readings[0]
+		readings = readings[1:]
+		return dir
+	}
+	if got := config.FingerprintStable(next); got != config.Fingerprint(whole) {
+		t.Errorf("readings of a mixture, then twice of a whole set: got %s, want the whole set, %s", got, config.Fingerprint(whole))
+	}
+	turn := 0
+	if got := config.FingerprintStable(func() string { turn++; return []string{mixed, whole}[turn%2] }); !strings.Contains(got, "changed all the time") {
+		t.Errorf("a set that never rests: got %q, want a problem", got)
+	}
+}

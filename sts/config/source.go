@@ -43,6 +43,28 @@ type source struct {
 	data []byte
 }
 
+// readStable reads until two readings in a row agree. A link that is swapped between two files of one reading would
+// otherwise mix two sets, each of them reviewed, into a third that nobody wrote.
+func readStable(read func() ([]source, Problems)) ([]source, Problems) {
+	const tries = 10
+	sources, problems := read()
+	for range tries {
+		before := fingerprint(sources, problems)
+		if sources, problems = read(); fingerprint(sources, problems) == before {
+			return sources, problems
+		}
+	}
+	return nil, Problems{{File: serverName, Message: "the configuration directory changed all the time while it was read; load it again when nobody writes to it"}}
+}
+
+// fingerprint names what was read and what could not be read. Of a set that loads it is the hash.
+func fingerprint(sources []source, problems Problems) string {
+	if len(problems) == 0 {
+		return hash(sources)
+	}
+	return hash(sources) + "\n" + problems.Error()
+}
+
 // readAll reads the server file and the three folders, in the order of names. Files that cannot be read
 // are problems and are missing from the answer.
 func readAll(dir string) ([]source, Problems) {

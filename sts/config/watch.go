@@ -20,24 +20,23 @@ const (
 	lookEvery = 30 * time.Second
 )
 
-// Watch calls changed after configuration files in dir were changed, added or removed, once for a series of
-// changes, and only when the bytes of the set differ. It follows the links that Kubernetes (..data) and
-// git-sync swap. changed is called from one goroutine and should return soon. Watch blocks until ctx is
-// done, and then returns nil; it fails only when notices cannot be had at all. It tells of changes from the
-// call on: whoever loaded a while before loads once more.
+// Watch calls changed while the configuration files in dir are not what loaded names, once for a series of changes.
+// loaded returns the Hash of the set that was loaded last, "" for one that was refused: it is asked at every look, so
+// that nothing is missed that changed before the call or while changed ran, and a refused set is tried again at every
+// look. Watch follows the links that Kubernetes (..data) and git-sync swap. It calls loaded and changed from one
+// goroutine, and blocks until ctx is done; then it returns nil. It fails only when notices cannot be had at all.
 //
 // Files that the configuration refers to are not watched: keys of issuers and certificates are read again
 // by those who use them.
-func Watch(ctx context.Context, dir string, changed func()) error {
+func Watch(ctx context.Context, dir string, loaded func() string, changed func()) error {
 	notices, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", dir, err)
 	}
 	defer notices.Close()
 	w := watcher{dir: dir, notices: notices}
-	before := fingerprint(dir)
 	w.follow()
-	quiet := time.NewTimer(settle) // the first look is for what changed between these two lines
+	quiet := time.NewTimer(settle) // the first look is for what changed before the line above
 	look := time.NewTicker(lookEvery)
 	defer quiet.Stop()
 	defer look.Stop()
@@ -63,17 +62,10 @@ func Watch(ctx context.Context, dir string, changed func()) error {
 		}
 		since = time.Time{}
 		w.follow()
-		if now := fingerprint(dir); now != before {
-			before = now
+		if fingerprint(readAll(dir)) != loaded() {
 			changed()
 		}
 	}
-}
-
-// fingerprint is the hash of what would be read now, and of what could not be read.
-func fingerprint(dir string) string {
-	sources, problems := readAll(dir)
-	return hash(sources) + "\n" + problems.Error()
 }
 
 // watcher keeps the notices on the directories that matter at the moment.

@@ -24,7 +24,13 @@ func watched(t *testing.T, dir string) <-chan struct{} {
 	t.Helper()
 	changes, done := make(chan struct{}, 100), make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { done <- config.Watch(ctx, dir, func() { changes <- struct{}{} }) }()
+	seen := config.Fingerprint(dir) // of the goroutine of Watch
+	go func() {
+		done <- config.Watch(ctx, dir, func() string { return seen }, func() {
+			seen = config.Fingerprint(dir)
+			changes <- struct{}{}
+		})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -220,7 +226,33 @@ func TestWatchOfMissingDirectoryWaitsForIt(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := config.Watch(ctx, filepath.Join(t.TempDir(), "none"), func() {}); err != nil {
+	if err := config.Watch(ctx, filepath.Join(t.TempDir(), "none"), func() string { return "" }, func() {}); err != nil {
 		t.Errorf("got %v, want nil", err)
+	}
+}
+
+// What counts is what was loaded, whenever that was: not what Watch saw first, nor what it saw last.
+func TestWatchComparesWithWhatWasLoaded(t *testing.T) {
+	t.Parallel()
+	dir := write(t, archive(t, "base.txtar"))
+	old := mustLoad(t, dir, testKinds(t)).Hash
+	put(t, dir, "policy/orders.yaml", "rules: [] # after it was loaded, before it was watched\n")
+	next := config.Fingerprint(dir)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	calls, loaded := 0, old
+	err := config.Watch(ctx, dir, func() string { return loaded }, func() {
+		switch calls++; calls {
+		case 1: // whoever loads now finds another set, a bad one, and the one before is back at once
+			loaded = ""
+			put(t, dir, "policy/orders.yaml", "nonsense\n")
+			put(t, dir, "policy/orders.yaml", "rules: [] # after it was loaded, before it was watched\n")
+		default:
+			loaded = next
+			cancel()
+		}
+	})
+	if err != nil || calls != 2 {
+		t.Errorf("changed was called %d times, error %v; want 2: for what changed before the call, and for what came while it ran", calls, err)
 	}
 }
