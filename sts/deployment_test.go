@@ -147,7 +147,7 @@ func (d *deployment) build(w *world, hash string) *sts.State {
 	for target, b := range w.brokers {
 		byTarget[target] = d.counted(b)
 	}
-	return &sts.State{Trust: trust, Policy: rules, Brokers: byTarget, Hash: hash}
+	return &sts.State{Trust: trust.Caching(), Policy: rules, Brokers: byTarget, Hash: hash}
 }
 
 // brokerFunc is a broker made of a function.
