@@ -104,7 +104,9 @@ func (l *linter) covers(o, r *Rule) bool {
 		(o.ExchangeFrom == nil) == (r.ExchangeFrom == nil) && len(missing(r.ExchangeFrom, o.ExchangeFrom)) == 0 &&
 		(o.Require.Fresh == 0 || r.Require.Fresh != 0 && r.Require.Fresh <= o.Require.Fresh) &&
 		(o.Actors == nil) == (r.Actors == nil) &&
-		(o.Actors == nil || o.Actors.TrustDomain == r.Actors.TrustDomain && o.Actors.Issuer == r.Actors.Issuer && wider(o.Actors.Where, r.Actors.Where)) &&
+		(o.Actors == nil || o.Actors.TrustDomain == r.Actors.TrustDomain && o.Actors.Issuer == r.Actors.Issuer &&
+			(len(o.Actors.Where) == 0) == (len(r.Actors.Where) == 0) && slices.Equal(o.ActorsFrom, r.ActorsFrom) && // the same kind of proof
+			wider(o.Actors.Where, r.Actors.Where)) &&
 		wider(o.Workloads.Where, r.Workloads.Where)
 }
 

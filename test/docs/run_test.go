@@ -19,6 +19,8 @@ func TestReadmeRunsAsPrinted(t *testing.T) {
 	out := runDocument(t, filepath.Join(root, "README.md"))
 	for _, want := range []struct{ what, text string }{
 		{"check", "ok  1 issuer, 2 targets"},
+		{"policy cases", "ok  6 of 6 cases passed"},
+		{"lint", "ok  nothing found"},
 		{"OpenID metadata", `"subject_types_supported":["public"]`},
 		{"RFC 8414 metadata", `"revocation_endpoint":`},
 		{"key set", `"alg":"ES256"`},
