@@ -53,7 +53,7 @@ func New(cfg Config) (*Policy, []Problem) {
 		byName:     map[string]int{},
 		byResource: map[string]int{},
 	}
-	c := &checker{cfg: cfg, policy: p, issuers: map[string]map[string]federation.Schema{}, languages: languages{map[source]federation.Schema{}, map[dialect]*language{}}}
+	c := &checker{cfg: cfg, policy: p, folded: map[string]string{}, issuers: map[string]map[string]federation.Schema{}, languages: languages{map[source]federation.Schema{}, map[dialect]*language{}}}
 	for _, is := range cfg.Issuers {
 		if c.issuers[is.TrustDomain] == nil {
 			c.issuers[is.TrustDomain] = map[string]federation.Schema{}
@@ -87,6 +87,7 @@ type checker struct {
 	policy    *Policy
 	issuers   map[string]map[string]federation.Schema // trust domain -> issuer -> schema
 	languages languages
+	folded    map[string]string // target names by themselves in lower case
 	problems  []Problem
 }
 
@@ -106,11 +107,10 @@ func (c *checker) target(i int) {
 	if _, ok := c.policy.byName[t.Name]; ok {
 		c.targetf(i, "target", "target %s is defined twice; different targets need different names (RFC 9068 section 5)", t.Name)
 	}
-	for name := range c.policy.byName {
-		if name != t.Name && strings.EqualFold(name, t.Name) {
-			c.targetf(i, "target", "targets %s and %s differ in case alone; people would confuse them", name, t.Name)
-		}
+	if name, ok := c.folded[strings.ToLower(t.Name)]; ok && name != t.Name {
+		c.targetf(i, "target", "targets %s and %s differ in case alone; people would confuse them", name, t.Name)
 	}
+	c.folded[strings.ToLower(t.Name)] = t.Name
 	c.policy.byName[t.Name] = i
 	if t.Resource != "" {
 		if !ValidResource(t.Resource) {

@@ -439,7 +439,7 @@ func TestDecisionsKeepTheirPropertiesWhateverIsDrawn(t *testing.T) {
 // generator that stopped meeting the limits would prove nothing.
 func TestGeneratedScenariosMeetEveryLimit(t *testing.T) {
 	t.Parallel()
-	const n = 1500
+	const n = 600
 	p := &people{world: newWorld(t), made: map[string]federation.Workload{}}
 	count := map[string]int{}
 	total := 0
