@@ -38,7 +38,6 @@ type view struct {
 	n        uint64
 	mac      string
 	floor    mark
-	floorSum string
 	settling bool
 	replicas map[string]string
 	entries  []redis.XMessage
@@ -118,7 +117,7 @@ func parseView(raw any, key []byte) (view, error) {
 	var v view
 	list, ok := raw.([]any)
 	if !ok || len(list) != 7 {
-		return v, errors.New("Redis answered a script in another shape")
+		return v, errors.New("the Redis answered a script in another shape")
 	}
 	secs, _ := strconv.ParseUint(fmt.Sprint(list[0]), 10, 64)
 	micros, _ := strconv.ParseUint(fmt.Sprint(list[1]), 10, 64)
