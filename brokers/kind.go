@@ -4,25 +4,43 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 // Kind is one kind of credential: its word in configuration, its settings, its broker.
 type Kind struct {
 	name     string
+	able     Capabilities
 	settings func() any
-	check    func(Target, any) []Problem
-	build    func(Target, any, Deps) (Broker, error)
+	scope    func() any
+	check    func(Target, any, map[string]any) []Problem
+	build    func(Target, any, map[string]any, Deps) (Broker, error)
+}
+
+// Capabilities is what holds for every credential of a kind.
+type Capabilities struct {
+	// MinLifetime is the shortest life that the upstream can give; 0 for any. A target or rule below it does not load.
+	MinLifetime time.Duration
 }
 
 // Target is what a broker knows of the target it serves.
 type Target struct {
-	Name     string
-	Resource string // "" for none
-	Scopes   []string
-	Signing  []string // algorithms that the service signs with, the default first; nil when that is not known
+	Name        string
+	Resource    string // "" for none
+	Scopes      []string
+	MaxLifetime time.Duration
+	Signing     []string // algorithms that the service signs with, the default first; nil when that is not known
+
+	// Secret reads what a reference in the settings names, anew each time, so that a secret can be changed while the
+	// service runs. Its errors hold neither the secret nor the path.
+	Secret func(secret.Ref) (secret.Value, error)
+	// Path makes a path of the settings absolute: relative ones start at the configuration directory.
+	Path func(string) string
 }
 
-// Problem is one reason why a target's settings do not load. Path is inside the settings block.
+// Problem is one reason why a target's settings do not load. Path is inside the settings block, or, when it begins
+// with "scopes.", inside the target itself.
 type Problem struct{ Path, Message string }
 
 // AssertionsPath, behind our issuer identifier, makes the issuer identifier of assertions.
@@ -38,28 +56,54 @@ type Deps struct {
 	Now        func() time.Time
 }
 
-// NewKind describes a kind of credential whose settings have the Go type S. check must have no side
-// effects; build is called only after check found nothing.
-func NewKind[S any](name string, check func(Target, S) []Problem, build func(Target, S, Deps) (Broker, error)) Kind {
+// NewKind describes a kind of credential whose settings have the Go type S, and each of whose scopes has the Go type C:
+// what the scope means upstream. check must have no side effects but reading what the settings refer to; build is
+// called only after check found nothing, and connects to nothing.
+func NewKind[S, C any](name string, able Capabilities, check func(Target, S, map[string]C) []Problem, build func(Target, S, map[string]C, Deps) (Broker, error)) Kind {
 	return Kind{
 		name:     name,
+		able:     able,
 		settings: func() any { return new(S) },
-		check:    func(t Target, s any) []Problem { return check(t, *s.(*S)) },
-		build:    func(t Target, s any, d Deps) (Broker, error) { return build(t, *s.(*S), d) },
+		scope:    func() any { return new(C) },
+		check: func(t Target, s any, scopes map[string]any) []Problem {
+			return check(t, *s.(*S), typed[C](scopes))
+		},
+		build: func(t Target, s any, scopes map[string]any, d Deps) (Broker, error) {
+			return build(t, *s.(*S), typed[C](scopes), d)
+		},
 	}
+}
+
+func typed[C any](scopes map[string]any) map[string]C {
+	out := make(map[string]C, len(scopes))
+	for name, c := range scopes {
+		out[name] = *c.(*C)
+	}
+	return out
 }
 
 // Name returns the word that `broker:` in a target file says; the settings block has the same name.
 func (k Kind) Name() string { return k.name }
 
+// Capabilities returns what holds for every credential of the kind.
+func (k Kind) Capabilities() Capabilities { return k.able }
+
 // Settings returns a pointer to zero settings, to be decoded into strictly.
 func (k Kind) Settings() any { return k.settings() }
 
-// Check reports what is wrong with settings, without side effects.
-func (k Kind) Check(t Target, settings any) []Problem { return k.check(t, settings) }
+// Scope returns a pointer to what a scope means, zero, to be decoded into strictly.
+func (k Kind) Scope() any { return k.scope() }
+
+// Check reports what is wrong with settings and scopes, without side effects. The values of scopes are pointers from
+// [Kind.Scope].
+func (k Kind) Check(t Target, settings any, scopes map[string]any) []Problem {
+	return k.check(t, settings, scopes)
+}
 
 // Build makes the broker of one target.
-func (k Kind) Build(t Target, settings any, d Deps) (Broker, error) { return k.build(t, settings, d) }
+func (k Kind) Build(t Target, settings any, scopes map[string]any, d Deps) (Broker, error) {
+	return k.build(t, settings, scopes, d)
+}
 
 // Set is the kinds that a binary knows. It is immutable.
 type Set struct{ kinds []Kind }

@@ -137,7 +137,7 @@ func (d *deployment) build(w *world, hash string) *sts.State {
 	}
 	byTarget := map[string]brokers.Broker{}
 	for _, target := range w.policy.Targets {
-		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{},
+		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{}, nil,
 			brokers.Deps{Issuer: d.issuer, Signer: d.keys.Tokens(), Assertions: d.keys.Assertions(), Now: d.clock.now})
 		if err != nil {
 			d.t.Fatal(err)

@@ -126,7 +126,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	if len(problems) > 0 {
 		b.Fatal(problems)
 	}
-	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), brokers.Deps{Issuer: self, Signer: k.Tokens(), Now: time.Now})
+	broker, err := jwt.Kind().Build(brokers.Target{Name: "orders"}, jwt.Kind().Settings(), nil, brokers.Deps{Issuer: self, Signer: k.Tokens(), Now: time.Now})
 	mustBench(b, err)
 	counted := metrics.New(metrics.Sources{})
 	counted.Configure(metrics.Names{Issuers: map[string]bool{"prod.example/cluster-1": true}, Targets: map[string]string{"orders": "orders"}})

@@ -151,7 +151,7 @@ func newReplica(t *testing.T, w *world, c *clock, store keys.Store) *rotated {
 	d := &deployment{world: w, t: t, clock: c, issuer: "https://sts.example", recorder: new(recorder), logs: new(lockedBuffer)}
 	d.keys = openedKeys(t, keys.Config{Store: store, Plan: rotating, Now: c.now})
 	state := d.build(w, "config-1")
-	plain, err := jwt.Kind().Build(brokers.Target{Name: "plain"}, &jwt.Settings{Algorithm: string(jose.RS256)},
+	plain, err := jwt.Kind().Build(brokers.Target{Name: "plain"}, &jwt.Settings{Algorithm: string(jose.RS256)}, nil,
 		brokers.Deps{Issuer: d.issuer, Signer: d.keys.Tokens(), Now: c.now})
 	if err != nil {
 		t.Fatal(err)

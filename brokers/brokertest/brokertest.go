@@ -101,7 +101,8 @@ func Run(t *testing.T, target policy.Target, b brokers.Broker) {
 		}
 	})
 	t.Run("a credential is what was ordered and no more", func(t *testing.T) {
-		for _, lifetime := range []time.Duration{time.Minute, 90*time.Second + 400*time.Millisecond, 10 * time.Minute} {
+		least := max(target.MinLifetime, time.Minute)
+		for _, lifetime := range []time.Duration{least, least + 30*time.Second + 400*time.Millisecond, least + 5*time.Minute} {
 			o := NewOrder(t, now, Spec{Target: target, Scopes: []string{"read"}, Lifetime: lifetime})
 			c, err := b.Mint(ctx, o)
 			if err != nil {

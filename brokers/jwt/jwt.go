@@ -25,6 +25,7 @@ import (
 // Wire values.
 const (
 	AccessTokenType = "urn:ietf:params:oauth:token-type:access_token"
+	jwtType         = "urn:ietf:params:oauth:token-type:jwt"
 	typ             = "at+jwt"
 )
 
@@ -49,12 +50,18 @@ type Broker struct {
 	signer   brokers.Signer
 }
 
-var _ brokers.Broker = (*Broker)(nil)
+var (
+	_ brokers.Broker = (*Broker)(nil)
+	_ brokers.Former = (*Broker)(nil)
+)
 
-// Kind returns the kind for a binary's list.
-func Kind() brokers.Kind { return brokers.NewKind("jwt", check, build) }
+// Kind returns the kind for a binary's list. A scope means nothing more than its name.
+func Kind() brokers.Kind { return brokers.NewKind("jwt", brokers.Capabilities{}, check, build) }
 
-func check(t brokers.Target, s Settings) []brokers.Problem {
+// Forms implements [brokers.Former]: an RFC 9068 token is both.
+func (*Broker) Forms() []string { return []string{AccessTokenType, jwtType} }
+
+func check(t brokers.Target, s Settings, _ map[string]struct{}) []brokers.Problem {
 	return append(checkAudience(s), checkForm(t, s)...)
 }
 
@@ -86,7 +93,7 @@ func Audience(t brokers.Target, s Settings) string {
 	}
 }
 
-func build(t brokers.Target, s Settings, d brokers.Deps) (brokers.Broker, error) {
+func build(t brokers.Target, s Settings, _ map[string]struct{}, d brokers.Deps) (brokers.Broker, error) {
 	if d.Signer == nil || d.Issuer == "" {
 		return nil, fmt.Errorf("jwt broker of target %s needs a signer and an issuer", t.Name)
 	}
@@ -156,7 +163,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	}
 	sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
 	return brokers.Credential{
-		Type:        AccessTokenType,
+		Type:        cmp.Or(o.Form(), AccessTokenType),
 		TokenType:   "Bearer",
 		Value:       secret.New(token),
 		Audience:    b.audience,

@@ -50,7 +50,7 @@ func newBroker(t *testing.T, settings jwt.Settings) (brokers.Broker, *ecdsa.Priv
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &settings,
+	b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &settings, nil,
 		brokers.Deps{Issuer: "https://sts.example", Signer: signer{key}, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestAudienceIsTheSettingElseTheResourceElseTheName(t *testing.T) {
 func TestBadAudiencesDoNotLoad(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"a b", "a\nb", "://x", strings.Repeat("a", 256), "ünïcode"} {
-		if problems := jwt.Kind().Check(brokers.Target{}, &jwt.Settings{Audience: bad}); len(problems) != 1 || problems[0].Path != "audience" {
+		if problems := jwt.Kind().Check(brokers.Target{}, &jwt.Settings{Audience: bad}, nil); len(problems) != 1 || problems[0].Path != "audience" {
 			t.Errorf("audience %q: problems are %v, want one at audience", bad, problems)
 		}
 	}

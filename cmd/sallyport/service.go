@@ -196,7 +196,7 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.keys.Tokens(), Assertions: s.keys.Assertions(), Now: time.Now}
 	byTarget := make(map[string]brokers.Broker, len(set.Targets))
 	for _, t := range set.Targets {
-		b, err := t.Kind.Build(t.Broker, t.Settings, deps)
+		b, err := t.Kind.Build(t.Broker, t.Settings, t.Scopes, deps)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -279,6 +279,9 @@ func (c *checker) targets(i int) {
 				c.rule(i, fmt.Sprintf("scopes[%d]", k), "target %s defines no scope %q%s", name, s, didYouMean(s, t.Scopes))
 			}
 		}
+		if r.Lifetime > 0 && r.Lifetime < t.MinLifetime {
+			c.rule(i, "lifetime", "lifetime %s is shorter than a credential for target %s can live, which is %s; raise it", r.Lifetime, name, t.MinLifetime)
+		}
 		if r.Lifetime > t.MaxLifetime {
 			c.rule(i, "lifetime", "lifetime %s is longer than max_lifetime %s of target %s", r.Lifetime, t.MaxLifetime, name)
 		}

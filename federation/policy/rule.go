@@ -134,6 +134,7 @@ type Target struct {
 	Name            string
 	Resource        string        // absolute URI by which it can also be asked for; "" for none
 	MaxLifetime     time.Duration // of a credential; 0 means [DefaultLifetime]
+	MinLifetime     time.Duration // the shortest that a credential for it can have; 0 for any
 	Scopes          []string      // the words it defines
 	GrantableTo     []string      // trust domains whose workloads may get it; nil means every configured one
 	ResourceServers []string      // workload ids, or id prefixes ending in "/*", that may introspect its tokens

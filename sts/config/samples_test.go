@@ -74,7 +74,7 @@ func TestBuiltInTargetAnswersForIntrospection(t *testing.T) {
 	if !ok || settings.Audience != "https://sts.example/introspect" {
 		t.Errorf("settings: got %+v, want audience https://sts.example/introspect", target.Settings)
 	}
-	if got := target.Kind.Check(target.Broker, target.Settings); len(got) > 0 {
+	if got := target.Kind.Check(target.Broker, target.Settings, target.Scopes); len(got) > 0 {
 		t.Errorf("the broker refuses the built-in settings: %v", got)
 	}
 }
@@ -125,7 +125,7 @@ func TestRuleOrderIsFileNameThenLine(t *testing.T) {
 func TestTargetBuildsItsBroker(t *testing.T) {
 	set := mustLoad(t, write(t, archive(t, "base.txtar")), testKinds(t))
 	for _, target := range set.Targets {
-		if _, err := target.Kind.Build(target.Broker, target.Settings, brokers.Deps{Issuer: set.Server.Issuer, Signer: noSigner{}, Now: time.Now}); err != nil {
+		if _, err := target.Kind.Build(target.Broker, target.Settings, target.Scopes, brokers.Deps{Issuer: set.Server.Issuer, Signer: noSigner{}, Now: time.Now}); err != nil {
 			t.Errorf("building the broker of %s: %v", target.Policy.Name, err)
 		}
 	}

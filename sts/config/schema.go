@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/invopop/jsonschema"
+
+	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 //go:generate go test . -run TestSchemasAreCurrent -update
@@ -41,6 +43,7 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 	for _, name := range kinds.Brokers.Names() {
 		kind, _ := kinds.Brokers.Lookup(name)
 		addBlock(target, "broker", name, kind.Settings())
+		addScope(target, name, kind.Scope())
 	}
 
 	rules := own.Reflect(&policyFile{})
@@ -84,6 +87,20 @@ func addBlock(entry *jsonschema.Schema, selector, name string, settings any) {
 	}
 }
 
+// addScope says what a scope of one kind's targets means.
+func addScope(entry *jsonschema.Schema, name string, scope any) {
+	foreign := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: settingTypes}
+	meaning := foreign.Reflect(scope)
+	meaning.Version = ""
+	is, then := jsonschema.NewProperties(), jsonschema.NewProperties()
+	is.Set("broker", &jsonschema.Schema{Const: name})
+	then.Set("scopes", &jsonschema.Schema{AdditionalProperties: meaning, Description: fmt.Sprintf("What each scope means to the broker %s. Default: the target has no scopes.", name)})
+	entry.AllOf = append(entry.AllOf, &jsonschema.Schema{
+		If:   &jsonschema.Schema{Properties: is, Required: []string{"broker"}},
+		Then: &jsonschema.Schema{Properties: then},
+	})
+}
+
 // addInEntry adds the settings of a well-known platform to the entry itself, accepted only where type says it.
 func addInEntry(entry *jsonschema.Schema, typ string, settings any) {
 	foreign := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: settingTypes}
@@ -120,8 +137,14 @@ func excusePlatforms(entry *jsonschema.Schema, platforms []string) {
 
 // settingTypes describes types of settings that are written otherwise than Go prints them.
 func settingTypes(t reflect.Type) *jsonschema.Schema {
-	if t == reflect.TypeFor[time.Duration]() {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
 		return duration("").JSONSchema()
+	case reflect.TypeFor[secret.Ref]():
+		own := jsonschema.Reflector{FieldNameTag: "yaml", DoNotReference: true, Anonymous: true}
+		ref := own.Reflect(&Secret{})
+		ref.Version = ""
+		return ref
 	}
 	return nil
 }
@@ -185,7 +208,7 @@ func (expectBlock) JSONSchemaExtend(s *jsonschema.Schema) { s.OneOf = oneRequire
 
 // JSONSchema describes a scope's settings.
 func (scopeSettings) JSONSchema() *jsonschema.Schema {
-	return &jsonschema.Schema{Type: "object", MaxProperties: count(0), Description: "What the scope means to the broker. The jwt broker takes {}."}
+	return &jsonschema.Schema{Type: "object", Description: "What the scope means to the broker. Where it means nothing more than its name, as with jwt, it is {}."}
 }
 
 // JSONSchemaExtend demands exactly one reference.

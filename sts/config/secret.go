@@ -18,10 +18,7 @@ const maxSecretSize = 64 << 10
 
 // Secret says where a secret is: in a file or in an environment variable, never the secret itself. Exactly
 // one field is set.
-type Secret struct {
-	File string `yaml:"file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of a file that holds the secret; relative paths start at the configuration directory. One trailing line break is removed. No default. Refused when others can read or its group can write it."`
-	Env  string `yaml:"env,omitempty" jsonschema:"pattern=^[A-Za-z_][A-Za-z0-9_]*$" jsonschema_description:"Name of an environment variable that holds the secret. No default. Refused when it is not set."`
-}
+type Secret secret.Ref
 
 // environmentName is what a shell takes as a variable's name.
 var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 // checker is a type that judges its own node. It reports through d and says whether that was all: false
@@ -63,8 +65,12 @@ func (d *document) shape(n *yaml.Node, t reflect.Type, path string, required boo
 		d.place(n, path, "%s has no value; write one, or leave the key out", last(path))
 		return
 	}
-	if t == reflect.TypeFor[time.Duration]() {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
 		d.duration(n, path)
+		return
+	case reflect.TypeFor[secret.Ref](): // settings of a broker
+		(*Secret)(nil).check(d, n, path)
 		return
 	}
 	if custom(zero) { // the type decodes itself: ask it now, so that its problems stand beside the others

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 // The built-in target: a resource server exchanges for it to call the introspection endpoint.
@@ -25,6 +26,7 @@ type Target struct {
 	Policy   policy.Target
 	Kind     brokers.Kind   // its name is the broker's
 	Settings any            // for Kind.Build
+	Scopes   map[string]any // for Kind.Build
 	Broker   brokers.Target // for Kind.Build
 }
 
@@ -43,17 +45,19 @@ type grantableBlock struct {
 	TrustDomains []string `yaml:"trust_domains" jsonschema:"minItems=1" jsonschema_description:"Trust domains whose workloads may be granted this target. Required."`
 }
 
-// scopeSettings is the native entitlement of a scope. No broker has one yet.
+// scopeSettings is the native entitlement of a scope, decoded when the broker is known.
 type scopeSettings struct{}
 
-var _ checker = (*scopeSettings)(nil)
+var (
+	_ checker          = (*scopeSettings)(nil)
+	_ yaml.Unmarshaler = (*scopeSettings)(nil)
+)
 
-func (*scopeSettings) check(d *document, n *yaml.Node, path string) bool {
-	if n.Kind != yaml.MappingNode || len(n.Content) > 0 {
-		d.place(n, path, "a scope of this broker means nothing more than its name; write %s: {}", last(path))
-	}
-	return true
-}
+// check comes later, when the broker is known.
+func (*scopeSettings) check(*document, *yaml.Node, string) bool { return true }
+
+// UnmarshalYAML leaves the node to [loader.broker].
+func (*scopeSettings) UnmarshalYAML(*yaml.Node) error { return nil }
 
 // target checks one target file and adds it to the set.
 func (l *loader) target(d *document) {
@@ -81,9 +85,14 @@ func (l *loader) target(d *document) {
 	if f.GrantableTo != nil {
 		t.Policy.GrantableTo = append([]string{}, f.GrantableTo.TrustDomains...) // never nil: nil means all
 	}
-	t.Broker = brokers.Target{Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), Signing: l.set.Server.Signing.Algorithms}
+	t.Broker = brokers.Target{
+		Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), MaxLifetime: cmp.Or(t.Policy.MaxLifetime, policy.DefaultLifetime),
+		Signing: l.set.Server.Signing.Algorithms,
+		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(l.dir) },
+		Path:    func(path string) string { return under(l.dir, path) },
+	}
 	if d.ok("broker") {
-		l.broker(d, f.Broker, b, &t)
+		l.broker(d, f, b, &t)
 	}
 	if !d.ok("") {
 		l.broken[f.Target] = true
@@ -92,23 +101,81 @@ func (l *loader) target(d *document) {
 	l.targets = append(l.targets, place{d, ""})
 }
 
-// broker decodes and checks the block of the target's broker.
-func (l *loader) broker(d *document, name string, b block, t *Target) {
+// broker decodes and checks the block of the target's broker, and what its scopes mean.
+func (l *loader) broker(d *document, f targetFile, b block, t *Target) {
+	name := f.Broker
 	kind, ok := l.kinds.Brokers.Lookup(name)
 	if !ok {
 		d.problem("broker", "broker %s is not known%s", show(name), suggest(name, l.kinds.Brokers.Names()))
 		return
 	}
-	t.Kind, t.Settings = kind, kind.Settings()
-	if b.value != nil && !d.decode(b.value, name, t.Settings, false) {
-		return
+	t.Kind, t.Settings, t.Scopes = kind, kind.Settings(), map[string]any{}
+	if b.value == nil {
+		at := d.at("broker")
+		b.value = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: at.Line, Column: at.Column} // for what is missing in it
 	}
-	for _, p := range kind.Check(t.Broker, t.Settings) {
-		d.problem(strings.TrimSuffix(join(name, p.Path), "."), "%s", p.Message)
+	readable := d.decode(b.value, name, t.Settings, true)
+	for _, scope := range t.Policy.Scopes {
+		path := join("scopes", scope)
+		if !d.ok(path) {
+			readable = false
+			continue
+		}
+		meaning, n := kind.Scope(), child(child(d.root, "scopes"), scope)
+		t.Scopes[scope] = meaning
+		if reflect.TypeOf(meaning).Elem().NumField() == 0 && (n.Kind != yaml.MappingNode || len(n.Content) > 0) {
+			d.place(n, path, "a scope of this broker means nothing more than its name; write %s: {}", scope)
+			readable = false
+			continue
+		}
+		readable = d.decode(n, path, meaning, true) && readable
 	}
+	if readable && l.secrets(d, name, reflect.ValueOf(t.Settings).Elem()) {
+		for _, p := range kind.Check(t.Broker, t.Settings, t.Scopes) {
+			path := join(name, p.Path)
+			if strings.HasPrefix(p.Path, "scopes.") {
+				path = p.Path
+			}
+			d.problem(strings.TrimSuffix(path, "."), "%s", p.Message)
+		}
+	}
+	if least := kind.Capabilities().MinLifetime; d.ok("max_lifetime") && t.Broker.MaxLifetime < least {
+		d.problem("max_lifetime", "max_lifetime is %s, and a credential of this kind lives at least %s; raise it", t.Broker.MaxLifetime, least)
+	}
+	t.Policy.MinLifetime = kind.Capabilities().MinLifetime
 	if name == jwtBroker {
 		l.audience(d, t.Broker, b)
 	}
+}
+
+// secrets checks that every secret that settings refer to can be read, and reports whether they all can.
+func (l *loader) secrets(d *document, path string, v reflect.Value) bool {
+	switch {
+	case v.Type() == reflect.TypeFor[secret.Ref]():
+		ref := Secret(v.Interface().(secret.Ref))
+		if ref != (Secret{}) {
+			l.secret(d, path, ref)
+		}
+	case v.Kind() == reflect.Pointer && !v.IsNil():
+		return l.secrets(d, path, v.Elem())
+	case v.Kind() == reflect.Struct:
+		fine := true
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if f.IsExported() && name != "-" {
+				fine = l.secrets(d, join(path, cmp.Or(name, strings.ToLower(f.Name))), v.Field(i)) && fine
+			}
+		}
+		return fine
+	case v.Kind() == reflect.Slice:
+		fine := true
+		for i := range v.Len() {
+			fine = l.secrets(d, index(path, i), v.Index(i)) && fine
+		}
+		return fine
+	}
+	return d.ok(path)
 }
 
 // audience refuses two targets whose tokens could be taken for each other (RFC 9068 section 5).
