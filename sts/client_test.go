@@ -141,7 +141,7 @@ var texts = map[int]map[string]string{
 		"unsupported_grant_type": "Only the token exchange grant is supported.",
 		"invalid_target":         "The requested target was refused.",
 		"invalid_scope":          "The requested scope was refused.",
-		"unsupported_token_type": "Only tokens minted here can be revoked here.",
+		"unsupported_token_type": "This token cannot be revoked here.",
 	},
 	401: {"invalid_client": "Client authentication was refused.", "invalid_token": "The caller was refused."},
 	405: {"invalid_request": "The method is not allowed."},

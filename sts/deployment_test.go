@@ -158,12 +158,41 @@ func (f brokerFunc) Mint(ctx context.Context, o brokers.Order) (brokers.Credenti
 }
 
 func (d *deployment) counted(b brokers.Broker) brokers.Broker {
-	return brokerFunc(func(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
-		d.mints.Add(1)
-		c, err := b.Mint(ctx, o)
-		d.keepSecret(c.Value.Reveal())
-		return c, err
-	})
+	c := counted{b, d}
+	if r, ok := b.(brokers.Revoker); ok {
+		return countedOutside{c, r}
+	}
+	return c
+}
+
+// counted counts the mints of a broker and remembers what must not show anywhere.
+type counted struct {
+	brokers.Broker
+	d *deployment
+}
+
+func (c counted) Mint(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
+	c.d.mints.Add(1)
+	cred, err := c.Broker.Mint(ctx, o)
+	c.d.keepSecret(cred.Value.Reveal())
+	return cred, err
+}
+
+// Forms implements [brokers.Former].
+func (c counted) Forms() []string {
+	if f, ok := c.Broker.(brokers.Former); ok {
+		return f.Forms()
+	}
+	return nil
+}
+
+type countedOutside struct {
+	counted
+	revoker brokers.Revoker
+}
+
+func (c countedOutside) Revoke(ctx context.Context, h brokers.Handle) (brokers.Receipt, error) {
+	return c.revoker.Revoke(ctx, h)
 }
 
 // sign returns a subject token of an issuer for a team; change may alter its claims.

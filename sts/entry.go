@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -51,8 +52,9 @@ func (x *Exchanger) open(in Request) *entry {
 // Limits of what a caller's own words may take up in the record: less than any token is long, since callers
 // paste those into the wrong parameter.
 const (
-	maxWord   = 128 // bytes
-	maxReason = 256 // bytes; a reason may quote what was asked for
+	maxWord     = 128 // bytes
+	maxReason   = 256 // bytes; a reason may quote what was asked for
+	maxReceipts = 100 // in one record
 )
 
 func (e *entry) requested(r request) {
@@ -142,12 +144,17 @@ func (e *entry) issued(ctx context.Context, c brokers.Credential) error {
 	return e.append(ctx)
 }
 
-// revoked puts a revocation that is already in force on record.
-func (e *entry) revoked(ctx context.Context, lease string, p revocation.Position) error {
+// revoking describes a revocation that is already in force, and what became of what lives outside.
+func (e *entry) revoking(id string, p revocation.Position, receipts []lease.Receipt) {
 	e.rec.Revocation = &audit.Revocation{
-		ID: e.decision, Action: "revoke", Selector: []string{"lease=" + lease}, Position: p.String(), By: "holder",
+		ID: e.decision, Action: "revoke", Selector: []string{"lease=" + id}, Position: p.String(), By: "holder",
 	}
-	return e.append(ctx)
+	for i, r := range receipts {
+		if i == maxReceipts {
+			break // each has a record of its own when it is dead
+		}
+		e.rec.Revocation.Receipts = append(e.rec.Revocation.Receipts, audit.Receipt{Lease: r.Lease, Target: r.Target, State: r.State, At: r.At, Reason: cut(r.Reason, maxReason)})
+	}
 }
 
 // refuse puts the refusal on record and returns what the caller is told. A refusal that cannot be recorded
@@ -176,7 +183,7 @@ func (e *entry) recordRefusal(ctx context.Context, err error, a answer) error {
 	default:
 		e.rec.Outcome = audit.Refused
 	}
-	if e.rec.Outcome != audit.Withdrawn {
+	if e.rec.Outcome != audit.Withdrawn && !errors.Is(err, brokers.ErrUncertain) {
 		e.rec.Lease = nil // nothing was minted, or nothing that left
 	}
 	if rejected := (*federation.RejectedError)(nil); errors.As(err, &rejected) && e.rec.Subject != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -54,7 +55,7 @@ var (
 	answerClient         = answer{status: http.StatusUnauthorized, code: string(oidc.InvalidClient), text: "Client authentication was refused.", challenge: `Basic realm="sallyport"`}
 	answerBearer         = answer{status: http.StatusUnauthorized, code: "invalid_token", text: "The caller was refused.", challenge: `Bearer realm="sallyport", error="invalid_token"`}
 	answerAnonymous      = answer{status: http.StatusUnauthorized, code: string(oidc.InvalidClient), text: "Client authentication was refused.", challenge: `Bearer realm="sallyport"`} // RFC 6750 section 3.1: no error code
-	answerForeign        = answer{status: http.StatusBadRequest, code: "unsupported_token_type", text: "Only tokens minted here can be revoked here."}
+	answerForeign        = answer{status: http.StatusBadRequest, code: "unsupported_token_type", text: "This token cannot be revoked here."}
 	answerMethod         = answer{status: http.StatusMethodNotAllowed, code: string(oidc.InvalidRequest), text: "The method is not allowed."}
 	answerTooLarge       = answer{status: http.StatusRequestEntityTooLarge, code: string(oidc.InvalidRequest), text: "The request is too large."}
 	answerUnavailable    = answer{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: "The service cannot answer now. Try again.", retryAfter: "1"}
@@ -101,6 +102,17 @@ var answers = []struct {
 	{federation.ErrNaming, answerInvalidRequest},
 	{federation.ErrID, answerInvalidRequest},
 
+	{lease.ErrLimit, answerTooMany},
+	{lease.ErrDying, answerInvalidRequest},
+	{lease.ErrUnrevocable, answerForeign},
+	{lease.ErrPending, answerUnavailable},
+	{lease.ErrUnavailable, answerUnavailable},
+	{lease.ErrBusy, answerUnavailable},
+	{lease.ErrPaused, answerUnavailable},
+	{lease.ErrUnknown, answerServerError}, // never on its own
+	{brokers.ErrMisconfigured, answerServerError},
+	{brokers.ErrTooShort, answerInvalidRequest}, // a fresher token helps
+	{brokers.ErrInput, answerInvalidRequest},
 	{brokers.ErrUnavailable, answerUnavailable},
 	{brokers.ErrUncertain, answerUnavailable},
 	{brokers.ErrZeroOrder, answerServerError},

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -129,6 +130,9 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget,
 		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
 		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, keys.ErrStale: unavailable, keys.ErrInactive: unavailable, revocation.ErrUnavailable: unavailable, revocation.ErrStale: unavailable, audit.ErrUnavailable: unavailable,
+		lease.ErrLimit: {429, "temporarily_unavailable"}, lease.ErrDying: invalidRequest, lease.ErrUnrevocable: {400, "unsupported_token_type"}, lease.ErrPending: unavailable,
+		lease.ErrUnavailable: unavailable, lease.ErrBusy: unavailable, lease.ErrPaused: unavailable, lease.ErrUnknown: fault,
+		brokers.ErrMisconfigured: fault, brokers.ErrTooShort: invalidRequest, brokers.ErrInput: invalidRequest,
 		replay.ErrUsed: invalidRequest, replay.ErrUnavailable: unavailable,
 		brokers.ErrZeroOrder: fault, audit.ErrLocked: fault, audit.ErrContradiction: fault,
 	}

@@ -2,6 +2,7 @@ package sts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -29,7 +31,8 @@ type Exchanger struct {
 	state       atomic.Pointer[State]
 	audit       Audit
 	revocations *revocation.Set
-	marks       replay.Marks // nil: whatever needs a mark is refused
+	marks       replay.Marks  // nil: whatever needs a mark is refused
+	leases      *lease.Keeper // nil: nothing that lives outside is minted
 	now         func() time.Time
 	newID       func() string
 	limits      *Limits // nil: none
@@ -52,6 +55,15 @@ func (x *Exchanger) Swap(s *State) { x.state.Store(s) }
 // ConfigHash names the configuration in force.
 func (x *Exchanger) ConfigHash() string { return x.state.Load().Hash }
 
+// Keep gives x the ledger of what lives outside. It is called once, before anything is served.
+func (x *Exchanger) Keep(k *lease.Keeper) { x.leases = k }
+
+// Revoker returns the broker in force of a target whose credentials live outside.
+func (x *Exchanger) Revoker(target string) (brokers.Revoker, bool) {
+	b, ok := x.state.Load().Brokers[target].(brokers.Revoker)
+	return b, ok
+}
+
 // Exchange answers one token exchange request (RFC 8693 section 2). The error is always a [*Refusal]: what
 // the wire may say. What the operator may know is in the audit record of the same decision id.
 func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) {
@@ -72,7 +84,7 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 	if err := x.once(ctx, grant, entry); err != nil {
 		return Response{}, entry.refuse(ctx, err)
 	}
-	cred, err := x.mint(ctx, who, grant, entry)
+	cred, err := x.mint(ctx, req, who, grant, entry)
 	if err != nil {
 		if madeNothing(err) {
 			x.release(ctx, entry)
@@ -80,9 +92,10 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 		return Response{}, entry.refuse(ctx, err)
 	}
 	if err := entry.issued(ctx, cred); err != nil {
+		x.withdraw(ctx, grant.Target(), entry)
 		return Response{}, entry.refuse(ctx, err) // no record, no token
 	}
-	return respond(req, cred, entry), nil
+	return respond(cred, entry), nil
 }
 
 // identify verifies the subject token and the actor token, each as its own token of its own issuer, and asks whether
@@ -149,33 +162,68 @@ func (x *Exchanger) authorize(who parties, req request, e *entry) (policy.Grant,
 
 // mint orders from exactly one broker, checks what came back against the grant, and asks the revocation
 // mirror once more: what died meanwhile is withdrawn, not returned.
-func (x *Exchanger) mint(ctx context.Context, who parties, g policy.Grant, e *entry) (brokers.Credential, error) {
+func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy.Grant, e *entry) (brokers.Credential, error) {
 	broker, ok := e.state.Brokers[g.Target()]
 	if !ok {
 		return brokers.Credential{}, fmt.Errorf("%w: %s", ErrTargetUnservable, g.Target())
 	}
-	lease, err := e.lease(who, g)
+	l, err := e.lease(who, g)
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	order, err := brokers.NewOrder(g, lease, e.now)
+	order, err := brokers.NewOrder(g, l, e.now)
+	if err == nil {
+		order, err = req.choose(broker, order)
+	}
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	cred, err := broker.Mint(ctx, order)
+	cred, err := x.order(ctx, broker, order)
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	if err := amplifies(g, cred, e.now); err != nil {
+	if err := x.holds(g, cred, l, e.now); err != nil {
+		x.withdraw(ctx, g.Target(), e)
 		return brokers.Credential{}, err
-	}
-	if err := x.revocations.Fresh(); err != nil { // it may have gone stale meanwhile
-		return brokers.Credential{}, err
-	}
-	if dead, ok := x.revocations.Dead(lease.ID, lease.Ancestors); ok { // both parents and theirs
-		return brokers.Credential{}, fmt.Errorf("%w: lease %s", ErrWithdrawn, dead.Lease)
 	}
 	return cred, nil
+}
+
+// order has the credential made: as a lease in the ledger if it lives outside.
+func (x *Exchanger) order(ctx context.Context, b brokers.Broker, o brokers.Order) (brokers.Credential, error) {
+	outside, ok := b.(brokers.Revoker)
+	switch {
+	case !ok:
+		return b.Mint(ctx, o)
+	case x.leases == nil:
+		return brokers.Credential{}, fmt.Errorf("%w: %s makes what lives outside, and there is no ledger for it", ErrTargetUnservable, o.Grant().Target())
+	}
+	c, err := x.leases.Mint(ctx, outside, o)
+	if errors.Is(err, lease.ErrDying) {
+		err = fmt.Errorf("%w: %w", ErrWithdrawn, err)
+	}
+	return c, err
+}
+
+// holds checks what was minted, against the grant and against what was revoked meanwhile.
+func (x *Exchanger) holds(g policy.Grant, c brokers.Credential, l brokers.Lease, now time.Time) error {
+	if err := amplifies(g, c, now); err != nil {
+		return err
+	}
+	if err := x.revocations.Fresh(); err != nil { // it may have gone stale meanwhile
+		return err
+	}
+	if dead, ok := x.revocations.Dead(l.ID, l.Ancestors); ok { // both parents and theirs
+		return fmt.Errorf("%w: lease %s", ErrWithdrawn, dead.Lease)
+	}
+	return nil
+}
+
+// withdraw kills what was minted outside and is not handed out.
+func (x *Exchanger) withdraw(ctx context.Context, target string, e *entry) {
+	if _, ok := e.state.Brokers[target].(brokers.Revoker); ok && x.leases != nil {
+		x.leases.Withdraw(ctx, e.decision)
+	}
 }
 
 // amplifies is the one check that a credential is no more than its grant: not longer, not wider, and
@@ -211,16 +259,12 @@ type Response struct {
 	Decision string
 }
 
-func respond(req request, c brokers.Credential, e *entry) Response {
-	issued := oidc.TokenType(c.Type)
-	if req.requestedType != "" {
-		issued = req.requestedType // parse admits only types that an RFC 9068 token is
-	}
+func respond(c brokers.Credential, e *entry) Response {
 	return Response{
 		Decision: e.decision,
 		Body: oidc.TokenExchangeResponse{
 			AccessToken:     c.Value.Reveal(),
-			IssuedTokenType: issued,
+			IssuedTokenType: oidc.TokenType(c.Type),
 			TokenType:       c.TokenType,
 			ExpiresIn:       uint64(c.Expires.Sub(e.now) / time.Second),
 			Scopes:          c.Scopes,

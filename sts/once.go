@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 )
 
@@ -51,6 +52,16 @@ func (x *Exchanger) release(ctx context.Context, e *entry) {
 // madeNothing reports whether a failed mint provably left nothing behind. What was made and then found too wide, or
 // withdrawn, or lost on the way, existed.
 func madeNothing(err error) bool {
-	return errors.Is(err, brokers.ErrUnavailable) && !errors.Is(err, brokers.ErrUncertain) ||
-		errors.Is(err, ErrTargetUnservable) || errors.Is(err, ErrDelegation)
+	if errors.Is(err, brokers.ErrUncertain) || errors.Is(err, ErrWithdrawn) {
+		return false
+	}
+	for _, sure := range []error{
+		brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrInput,
+		lease.ErrLimit, lease.ErrUnavailable, ErrTargetUnservable, ErrDelegation, ErrForm,
+	} {
+		if errors.Is(err, sure) {
+			return true
+		}
+	}
+	return false
 }

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
@@ -29,6 +31,7 @@ type request struct {
 	remote           netip.Addr
 	requestedType    oidc.TokenType // "" when the caller leaves the choice to us
 	want             policy.Want
+	form             url.Values // for what only some brokers take
 }
 
 // parse checks shape only.
@@ -44,6 +47,7 @@ func parse(in Request) (request, error) {
 		actorToken:       secret.New(p.single("actor_token")),
 		actorTokenType:   oidc.TokenType(p.single("actor_token_type")),
 		remote:           in.Remote,
+		form:             in.Form,
 		requestedType:    oidc.TokenType(p.single("requested_token_type")),
 		want: policy.Want{
 			Audiences: repeated(in.Form, "audience"),
@@ -70,7 +74,7 @@ func parse(in Request) (request, error) {
 		return request{}, fmt.Errorf("%w: subject_token_type is missing", ErrForm)
 	case !inputTokenTypes[out.subjectTokenType]:
 		return request{}, fmt.Errorf("%w: subject_token_type is not supported", ErrForm)
-	case out.requestedType != "" && !requestedTokenTypes[out.requestedType]:
+	case out.requestedType != "" && !requestable(out.requestedType):
 		return request{}, fmt.Errorf("%w: requested_token_type is not supported", ErrForm)
 	case out.actorToken.IsZero() != (out.actorTokenType == ""):
 		return request{}, fmt.Errorf("%w: actor_token and actor_token_type come together", ErrForm)
@@ -116,11 +120,36 @@ var (
 		oidc.IDTokenType:     true, // a platform's token
 		oidc.AccessTokenType: true, // one of ours (RFC 8693 section 3: issued by this server)
 	}
-	requestedTokenTypes = map[oidc.TokenType]bool{
-		oidc.JWTTokenType:    true,
-		oidc.AccessTokenType: true,
-	}
 )
+
+// requestable: which of these a target has is seen when the target is granted, and not before.
+func requestable(t oidc.TokenType) bool {
+	return t == oidc.JWTTokenType || t == oidc.AccessTokenType || strings.HasPrefix(string(t), brokers.TypePrefix)
+}
+
+// choose adds to the order what the caller chose: the form of the credential, and the parameters that its broker takes.
+func (r request) choose(b brokers.Broker, o brokers.Order) (brokers.Order, error) {
+	if want := string(r.requestedType); want != "" {
+		f, ok := b.(brokers.Former)
+		if !ok || !slices.Contains(f.Forms(), want) {
+			return o, fmt.Errorf("%w: requested_token_type is none that target %s has", ErrForm, o.Grant().Target())
+		}
+		o = o.WithForm(want)
+	}
+	t, ok := b.(brokers.Taker)
+	if !ok {
+		return o, nil
+	}
+	input := map[string]string{}
+	for _, name := range t.Parameters() {
+		v, err := single(r.form, name)
+		if err != nil {
+			return o, err
+		}
+		input[name] = v
+	}
+	return o.WithInput(input), nil
+}
 
 // params reads single parameters and keeps the first error.
 type params struct {

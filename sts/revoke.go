@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -48,8 +50,22 @@ func (x *Exchanger) serveRevoke(w http.ResponseWriter, r *http.Request) {
 // that was ahead is set back.
 const deadForSure = time.Hour
 
+// killWait is how long the holder waits for what lives outside to be seen dead. What takes longer is 503, and goes on.
+const killWait = 5 * time.Second
+
 func (x *Exchanger) revoke(ctx context.Context, token secret.Value, e *entry) error {
 	minted, err := e.state.Trust.Minted(ctx, token)
+	if err != nil && x.leases != nil { // a credential of another form is known by all of its bytes
+		l, unknown := x.leases.Find(ctx, token)
+		switch {
+		case unknown == nil:
+			e.verified = true
+			e.rec.Subject = &audit.Subject{Workload: l.Workload}
+			return x.kill(ctx, l.ID, l.Expires, e)
+		case !errors.Is(unknown, lease.ErrUnknown):
+			return unknown
+		}
+	}
 	switch {
 	case errors.Is(err, federation.ErrUntrustedIssuer):
 		return ErrForeignToken
@@ -64,22 +80,63 @@ func (x *Exchanger) revoke(ctx context.Context, token secret.Value, e *entry) er
 	}
 	e.presented(minted)
 	e.rec.Subject.Workload = minted.Subject()
-	lease := minted.ID()
+	return x.kill(ctx, minted.ID(), minted.Expires(), e)
+}
+
+// kill makes the lease dead, durably, with everything that descends from it, and then whatever of that lives outside.
+// It is nil only when all of it was seen dead, or will die by itself at a time that is on record.
+func (x *Exchanger) kill(ctx context.Context, id string, expires time.Time, e *entry) error {
 	position, news, err := x.revocations.Revoke(ctx, revocation.Entry{
-		Lease:    lease,
+		Lease:    id,
 		Decision: e.decision,
 		At:       e.now.UTC(),
-		Until:    minted.Expires().Add(deadForSure),
+		Until:    expires.Add(deadForSure),
 	})
 	if err != nil {
 		return err
 	}
-	if !news { // already on record: a dead token must not be able to fill the log, or the reserve of disk
+	receipts, err := x.killOutside(ctx, id, e.decision)
+	if !news && len(receipts) == 0 && err == nil { // on record already: a dead token must not be able to fill the log, or the reserve of disk
 		e.audit.Junk("token was dead already", &e.rec)
 		return nil
 	}
+	e.revoking(id, position, receipts)
+	if err == nil {
+		err = outcome(id, receipts)
+	}
+	if err != nil {
+		return err // recorded with what is known
+	}
 	// The kill is durable and in force. A record that cannot be written must not make the caller believe
 	// otherwise: the revocation log itself is the evidence, and it names this decision.
-	_ = e.revoked(ctx, lease, position)
+	_ = e.append(ctx)
+	return nil
+}
+
+func (x *Exchanger) killOutside(ctx context.Context, id, why string) ([]lease.Receipt, error) {
+	if x.leases == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	return x.leases.Kill(ctx, id, why)
+}
+
+// outcome never calls dead what was not seen dead.
+func outcome(id string, receipts []lease.Receipt) error {
+	pending := 0
+	for _, r := range receipts {
+		if r.State == lease.Pending {
+			pending++
+		}
+	}
+	if pending > 0 {
+		return fmt.Errorf("%w: %d of %d", lease.ErrPending, pending, len(receipts))
+	}
+	for _, r := range receipts {
+		if r.Lease == id && r.State != brokers.Dead.String() {
+			return fmt.Errorf("%w, at %s: %s", lease.ErrUnrevocable, r.At.UTC().Format(time.RFC3339), r.Reason)
+		}
+	}
 	return nil
 }

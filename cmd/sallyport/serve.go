@@ -126,6 +126,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	go svc.prune(ctx)
 	go svc.followKeys(ctx)
 	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first
+	svc.keepLeases(context.WithoutCancel(ctx))
 
 	debug.FreeOSMemory() // loading left a lot behind, and at this gcPercent it would stay
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).

@@ -22,12 +22,12 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
@@ -41,9 +41,15 @@ type service struct {
 	log         zerolog.Logger
 	server      config.Server // fixed at start: listeners, keys and logs do not change on reload
 	store       *embedded.DB
-	redis       *redis.DB       // nil for one replica
-	replica     *redis.Replica  // nil for one replica
-	ownMarks    *embedded.Marks // nil for several replicas
+	redis       *redis.DB        // nil for one replica
+	replica     *redis.Replica   // nil for one replica
+	ownMarks    *embedded.Marks  // nil for several replicas
+	ownLeases   *embedded.Leases // nil for several replicas
+	leases      *lease.Keeper
+	stopLeases  func()
+	brokers     map[string]built               // by target, of the configuration in force
+	building    map[string]built               // of the one that was built last
+	leaseLimits atomic.Pointer[map[string]int] // by target; 0: that of the server
 	unfollow    func()
 	followed    chan struct{}
 	audit       *audit.Log
@@ -128,6 +134,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
+	s.retire()
 	marks, err := s.marks()
 	if err != nil {
 		return nil, err
@@ -135,6 +142,9 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	s.metrics = s.newMetrics()
 	s.metrics.Configure(namesIn(set))
 	if s.exchanger, err = sts.NewExchanger(state, s.metrics.Audit(s.audit), s.revocations, marks, time.Now, newID); err != nil {
+		return nil, err
+	}
+	if err := s.openLeases(ctx); err != nil {
 		return nil, err
 	}
 	s.limits = sts.NewLimits(set.Server.Limits.Address, set.Server.Limits.Workload)
@@ -193,14 +203,9 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 	if err != nil {
 		return nil, nil, err
 	}
-	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.keys.Tokens(), Assertions: s.keys.Assertions(), Now: time.Now}
-	byTarget := make(map[string]brokers.Broker, len(set.Targets))
-	for _, t := range set.Targets {
-		b, err := t.Kind.Build(t.Broker, t.Settings, t.Scopes, deps)
-		if err != nil {
-			return nil, nil, err
-		}
-		byTarget[t.Policy.Name] = b
+	byTarget, err := s.buildBrokers(set)
+	if err != nil {
+		return nil, nil, err
 	}
 	return &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
 }
@@ -272,6 +277,7 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	}
 	s.metrics.Configure(namesIn(set))
 	s.exchanger.Swap(state)
+	s.retire()
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.reloadErr.Store(nil)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
@@ -373,6 +379,7 @@ func (s *service) close() error {
 		if s.keyCache != nil {
 			s.keyCache.Close()
 		}
+		s.closeLeases()
 		if s.audit != nil {
 			s.closeErr = s.audit.Close()
 		}

@@ -58,6 +58,7 @@ func (e *encoder) record(r *Record) {
 	e.lease(r.Lease)
 	rare(e, "introspection", r.Introspection)
 	rare(e, "revocation", r.Revocation)
+	rare(e, "receipt", r.Receipt)
 	rare(e, "segment", r.Segment)
 	rare(e, "opened", r.Opened)
 	rare(e, "recovered", r.Recovered)

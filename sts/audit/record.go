@@ -5,11 +5,12 @@ import "time"
 // Type says what a record is about.
 type Type string
 
-// The record types. Callers append the first three; the log writes the others itself.
+// The record types. Callers append the first four; the log writes the others itself.
 const (
 	TypeExchange      Type = "exchange"      // one attempt to exchange a token
 	TypeIntrospection Type = "introspection" // one question about a token
 	TypeRevocation    Type = "revocation"    // a revocation or lock, set or lifted; may use the reserve of disk
+	TypeReceipt       Type = "receipt"       // what became of a credential that lived outside
 
 	TypeOpened    Type = "opened"    // a process began to write
 	TypeRecovered Type = "recovered" // what was found, and may be missing, after an unclean end or a failed sync
@@ -55,6 +56,7 @@ type Record struct {
 	Lease         *Lease         `json:"lease,omitempty"`
 	Introspection *Introspection `json:"introspection,omitempty"`
 	Revocation    *Revocation    `json:"revocation,omitempty"`
+	Receipt       *Receipt       `json:"receipt,omitempty"`
 
 	Segment   *Segment   `json:"segment,omitempty"` // in the first record of every segment
 	Opened    *Opened    `json:"opened,omitempty"`
@@ -147,6 +149,7 @@ type Revocation struct {
 // Receipt is what became of one credential.
 type Receipt struct {
 	Lease  string    `json:"lease"`
+	Target string    `json:"target,omitempty"`
 	State  string    `json:"state"` // dead, dies, may_exist or pending
 	At     time.Time `json:"at,omitzero"`
 	Reason string    `json:"reason,omitempty"`

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/limit"
 )
 
@@ -34,6 +35,7 @@ func TestSampleLoadsAsTheManualSays(t *testing.T) {
 		},
 		Audit:  config.Audit{Dir: dir + "/data/audit", Durability: audit.Process, Keep: 400 * 24 * time.Hour, Reserve: 64 << 20},
 		Limits: config.Limits{Address: limit.Rate{PerSecond: 200, Burst: 1000}, Workload: limit.Rate{PerSecond: 50, Burst: 500}},
+		Leases: lease.Limits{Total: 100_000, Target: 10_000, Workload: 1_000},
 	}
 	if diff := cmp.Diff(server, set.Server); diff != "" {
 		t.Errorf("server (-want +got):\n%s", diff)

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 )
 
 // Defaults and bounds of the server file.
@@ -35,6 +36,7 @@ type Server struct {
 	Store      Store
 	Revocation Revocation
 	Limits     Limits
+	Leases     lease.Limits
 }
 
 // Listen holds the addresses that the service listens on, each host:port.
@@ -69,6 +71,7 @@ type serverFile struct {
 	Store      storeBlock         `yaml:"store,omitempty" jsonschema_description:"What replicas share. Default: nothing; the embedded store in data_dir serves one replica."`
 	Revocation revocationBlock    `yaml:"revocation,omitempty" jsonschema_description:"How revocations reach other replicas. Default: all defaults. Needs store."`
 	Audit      auditBlock         `yaml:"audit,omitempty" jsonschema_description:"Where and how audit records are kept. Default: all defaults."`
+	Leases     leasesBlock        `yaml:"leases,omitempty" jsonschema_description:"How many credentials may live outside at once: database logins, Vault tokens and the like. Default: all defaults."`
 	Limits     orOff[limitsBlock] `yaml:"limits,omitempty" jsonschema_description:"How fast callers may ask; beyond it they get 429. Default: all defaults. off: no limit at all."`
 }
 
@@ -153,6 +156,7 @@ func (l *loader) server(d *document) {
 	l.audit(d, s.Audit)
 	l.store(d, f, &s)
 	s.Limits = d.limits(f.Limits)
+	s.Leases = d.leases(f.Leases)
 	if d.ok("data_dir") {
 		l.directory(d, "data_dir", s.DataDir)
 	}

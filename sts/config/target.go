@@ -28,6 +28,7 @@ type Target struct {
 	Settings any            // for Kind.Build
 	Scopes   map[string]any // for Kind.Build
 	Broker   brokers.Target // for Kind.Build
+	Leases   int            // that may live at once; 0: what the server file says
 }
 
 // targetFile is one file in targets/. The block named like its broker is not in it, see [document.detach].
@@ -36,6 +37,7 @@ type targetFile struct {
 	Broker          string                   `yaml:"broker" jsonschema:"minLength=1" jsonschema_description:"Kind of credential to make. Required. A block of the same name holds that kind's own settings."`
 	Resource        string                   `yaml:"resource,omitempty" jsonschema:"minLength=1" jsonschema_description:"Absolute URI by which callers can also ask for the target (RFC 8707). Default: none."`
 	MaxLifetime     duration                 `yaml:"max_lifetime,omitempty" jsonschema_description:"Longest life of a credential; 1s to 1h. Default: 15m. Rules can only shorten it."`
+	MaxLeases       int                      `yaml:"max_leases,omitempty" jsonschema:"minimum=1,maximum=1000000" jsonschema_description:"Credentials for this target that may live outside at once; 1 to 1000000. Default: leases.per_target of sallyport.yaml. Means nothing to the jwt broker, whose tokens live nowhere."`
 	GrantableTo     *grantableBlock          `yaml:"grantable_to,omitempty" jsonschema_description:"Who may be granted this target at all, by its owner's word; a rule outside it does not load. Default: every trust domain."`
 	ResourceServers []string                 `yaml:"resource_servers,omitempty" jsonschema:"minItems=1" jsonschema_description:"Workload ids that may introspect tokens of this target, or the beginning of such ids followed by /*. Default: nobody."`
 	Scopes          map[string]scopeSettings `yaml:"scopes,omitempty" jsonschema_description:"Words for degrees of access, each with what it means to the broker. Default: the target has no scopes."`
@@ -90,6 +92,10 @@ func (l *loader) target(d *document) {
 		Signing: l.set.Server.Signing.Algorithms,
 		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(l.dir) },
 		Path:    func(path string) string { return under(l.dir, path) },
+	}
+	if child(d.root, "max_leases") != nil {
+		d.countOf("max_leases", f.MaxLeases)
+		t.Leases = f.MaxLeases
 	}
 	if d.ok("broker") {
 		l.broker(d, f, b, &t)

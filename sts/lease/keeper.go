@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,11 @@ type Config struct {
 	// Dead reports whether a lease, or one that it descends from, has been revoked.
 	Dead   func(id string, ancestors []string) bool
 	Limits Limits
-	Ended  Ended // nil: nobody is told
-	Now    func() time.Time
-	Log    zerolog.Logger
+	// TargetLimit is the limit of one target, 0 for that of Limits; nil: every target has that.
+	TargetLimit func(target string) int
+	Ended       Ended // nil: nobody is told
+	Now         func() time.Time
+	Log         zerolog.Logger
 }
 
 // Keeper mints and kills what lives outside. It is safe for concurrent use.
@@ -81,7 +84,7 @@ func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order) (
 	failed := true // by a panic, for instance
 	defer func() { leave(k.Now(), failed) }()
 	l := k.intent(o)
-	if err := k.Store.Open(ctx, l, k.Limits); err != nil {
+	if err := k.Store.Open(ctx, l, k.limits(l.Target)); err != nil {
 		failed = false
 		return brokers.Credential{}, err
 	}
@@ -94,9 +97,17 @@ func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order) (
 	cred.Fingerprint = Fingerprint(cred.Value)
 	if err := k.complete(ctx, l, cred); err != nil {
 		k.killNow(ctx, b, l, cred.Data)
-		return brokers.Credential{}, err
+		return brokers.Credential{}, fmt.Errorf("%w: %w", brokers.ErrUncertain, err) // something was made
 	}
 	return cred, nil
+}
+
+func (k *Keeper) limits(target string) Limits {
+	out := k.Limits
+	if k.TargetLimit != nil {
+		out.Target = cmp.Or(k.TargetLimit(target), out.Target)
+	}
+	return out
 }
 
 func (k *Keeper) gate(target string) *gate {

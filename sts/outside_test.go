@@ -1,0 +1,355 @@
+package sts_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/store/embedded"
+)
+
+const fruitType = brokers.TypePrefix + "fruit"
+
+// orchard is an upstream: what is alive there, by name, with its secret.
+type orchard struct {
+	mu     sync.Mutex
+	alive  map[string]string
+	down   bool
+	err    error                 // of the next mints
+	during func(o brokers.Order) // called while one is made
+	dies   time.Time             // not zero: nothing can be killed, and dies then
+}
+
+func (u *orchard) Mint(_ context.Context, o brokers.Order) (brokers.Credential, error) {
+	if o.IsZero() {
+		return brokers.Credential{}, brokers.ErrZeroOrder
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.down:
+		return brokers.Credential{}, brokers.ErrUnavailable
+	case u.err != nil:
+		if errors.Is(u.err, brokers.ErrUncertain) {
+			u.alive[o.Name()] = "lost"
+		}
+		return brokers.Credential{}, u.err
+	}
+	if u.during != nil {
+		u.mu.Unlock()
+		u.during(o)
+		u.mu.Lock()
+	}
+	password := newID()
+	u.alive[o.Name()] = password
+	v, err := brokers.Object(struct {
+		Type     string `json:"type"`
+		User     string `json:"user"`
+		Password string `json:"password"`
+	}{"fruit", o.Name(), password})
+	return brokers.Credential{
+		Type: fruitType, TokenType: brokers.NotApplicable, Value: v, Audience: o.Grant().Target(), Scopes: o.Grant().Scopes(),
+		Expires: o.Grant().Expires().Truncate(time.Second), Data: secret.New("data-" + password),
+	}, err
+}
+
+func (u *orchard) Forms() []string { return []string{fruitType} }
+
+func (u *orchard) Revoke(_ context.Context, h brokers.Handle) (brokers.Receipt, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.down {
+		return brokers.Receipt{}, brokers.ErrUnavailable
+	}
+	if !u.dies.IsZero() {
+		return brokers.Receipt{State: brokers.DiesAt, At: u.dies, Reason: "fruit cannot be picked twice"}, nil
+	}
+	_, there := u.alive[h.Name]
+	delete(u.alive, h.Name)
+	return brokers.Receipt{State: brokers.Dead, At: time.Now(), Gone: !there}, nil
+}
+
+func (u *orchard) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.alive)
+}
+
+func (u *orchard) set(change func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	change()
+}
+
+// outside is a deployment with a target whose credentials live outside.
+type outside struct {
+	*deployment
+	orchard *orchard
+	keeper  *lease.Keeper
+	store   *embedded.Leases
+}
+
+func deployOutside(t *testing.T, limits lease.Limits, changes ...func(*world)) *outside {
+	t.Helper()
+	u := &orchard{alive: map[string]string{}}
+	d := &outside{orchard: u}
+	d.deployment = deploy(t, append([]func(*world){func(w *world) {
+		w.policy.Targets = append(w.policy.Targets, policy.Target{Name: "fruit", Scopes: []string{"pick"}})
+		w.policy.Rules = append(w.policy.Rules,
+			allow("checkout-fruit", "prod.example", "cluster", "checkout", "fruit", 10*time.Minute, "pick"),
+			onward("orders-fruit", "orders", "fruit", "pick"))
+		w.brokers["fruit"] = u
+	}}, changes...)...)
+	db, err := embedded.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.store, err = db.Leases(); err != nil {
+		t.Fatal(err)
+	}
+	seal, err := lease.NewSealer(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.keeper, err = lease.NewKeeper(lease.Config{
+		Store: d.store, Seal: seal, Brokers: d.exchanger.Revoker, Limits: limits, Now: d.clock.now, Log: zerolog.New(d.logs),
+		Dead: func(id string, ancestors []string) bool { _, dead := d.revocations.Dead(id, ancestors); return dead },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.exchanger.Keep(d.keeper)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); d.keeper.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; d.store.Close(); _ = db.Close() })
+	return d
+}
+
+func (d *outside) leases() int {
+	d.t.Helper()
+	counts, err := d.store.Counts(context.Background())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return counts["fruit"]
+}
+
+// nothing waits until nothing lives outside, and no lease is left.
+func (d *outside) nothing() {
+	d.t.Helper()
+	for end := time.Now().Add(20 * time.Second); d.orchard.count() > 0 || d.leases() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			d.t.Fatalf("%d credentials live outside and there are %d leases", d.orchard.count(), d.leases())
+		}
+	}
+}
+
+// pick exchanges for a credential that lives outside.
+func (d *outside) pick(subject string) (token string, a answer) {
+	d.t.Helper()
+	a = d.exchange(te(subject, "audience", "fruit"))
+	if a.status != http.StatusOK {
+		d.t.Fatalf("exchange answered %d %s; recorded: %+v", a.status, a.body, d.recorder.of(a.decision()))
+	}
+	body := object(d.t, a.body)
+	token, _ = body["access_token"].(string)
+	if body["issued_token_type"] != fruitType || body["token_type"] != "N_A" || !strings.HasPrefix(token, `{"type":"fruit",`) {
+		d.t.Errorf("the answer is %v", body)
+	}
+	d.keepSecret(object(d.t, token)["password"].(string))
+	return token, a
+}
+
+func TestCredentialThatLivesOutsideIsALeaseUntilItIsRevoked(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	token, a := d.pick(d.checkout())
+	if d.orchard.count() != 1 || d.leases() != 1 {
+		t.Fatalf("%d credentials and %d leases, want one of each", d.orchard.count(), d.leases())
+	}
+	rec := d.recorder.of(a.decision())[0]
+	if rec.Lease == nil || rec.Lease.Kind != fruitType || rec.Lease.Fingerprint != lease.Fingerprint(secret.New(token)) || rec.Lease.Audience != "fruit" {
+		t.Errorf("recorded lease %+v", rec.Lease)
+	}
+	for what, other := range map[string]string{"a shorter one": token[:len(token)-1], "another": `{"type":"fruit"}`, "a longer one": token + "x"} {
+		d.killed(other) // RFC 7009 section 2.2: no token of ours
+		if d.orchard.count() != 1 {
+			t.Fatalf("%s than the credential killed it", what)
+		}
+	}
+	killed := d.killed(token)
+	if d.orchard.count() != 0 || d.leases() != 0 {
+		t.Errorf("after its revocation %d credentials live, and there are %d leases", d.orchard.count(), d.leases())
+	}
+	if rec := d.recorder.of(killed.decision())[0]; rec.Revocation == nil || len(rec.Revocation.Receipts) != 1 || rec.Revocation.Receipts[0].State != "dead" || rec.Revocation.Receipts[0].Target != "fruit" {
+		t.Errorf("recorded %+v, want one receipt that says dead", rec.Revocation)
+	}
+	d.killed(token)
+}
+
+func TestRevokingATokenKillsWhatItBecameOutside(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	parent, other := d.mint(d.checkout(), "orders").token, d.mint(d.checkout(), "orders").token
+	for range 3 {
+		d.pick(parent)
+	}
+	d.pick(other)
+	d.killed(parent)
+	if d.orchard.count() != 1 || d.leases() != 1 {
+		t.Errorf("%d live outside with %d leases, want the one of the other token", d.orchard.count(), d.leases())
+	}
+	d.refused("a dead parent", 400, "invalid_request", func() answer { return d.exchange(te(parent, "audience", "fruit")) })
+	d.killed(other)
+	d.nothing()
+}
+
+// 200 says dead. An upstream that does not answer is 503, and dead as soon as it does.
+func TestRevocationThatNobodySawIsNotClaimedOutsideEither(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	token, _ := d.pick(d.checkout())
+	d.orchard.set(func() { d.orchard.down = true })
+	a := d.revoke(token)
+	d.wantRefusal("an upstream that is down", a, 503, "temporarily_unavailable")
+	if rec := d.recorder.of(a.decision())[0]; rec.Revocation == nil || len(rec.Revocation.Receipts) != 1 || rec.Revocation.Receipts[0].State != lease.Pending {
+		t.Errorf("recorded %+v, want one receipt that says pending", rec.Revocation)
+	}
+	if _, dead := d.revocations.Dead(a.decision(), nil); dead {
+		t.Error("the decision to revoke is dead itself")
+	}
+	d.orchard.set(func() { d.orchard.down = false })
+	d.clock.advance(time.Minute) // past its rest
+	d.nothing()
+	d.killed(token)
+}
+
+func TestWhatCannotBeKilledIsSaidSo(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	token, _ := d.pick(d.checkout())
+	d.orchard.set(func() { d.orchard.dies = d.clock.now().Add(5 * time.Minute) })
+	a := d.revoke(token)
+	d.wantRefusal("a credential that nobody can kill", a, 400, "unsupported_token_type")
+	if rec := d.recorder.of(a.decision())[0]; rec.Revocation == nil || rec.Revocation.Receipts[0].State != "dies" || rec.Revocation.Receipts[0].At.IsZero() {
+		t.Errorf("recorded %+v, want one receipt that says when it dies", rec.Revocation)
+	}
+}
+
+func TestMintThatFailsLeavesNothingOutside(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	for _, tc := range []struct {
+		err    error
+		status int
+		code   string
+	}{
+		{brokers.ErrUnavailable, 503, "temporarily_unavailable"},
+		{brokers.ErrUncertain, 503, "temporarily_unavailable"},
+		{brokers.ErrMisconfigured, 500, "server_error"},
+		{brokers.ErrTooShort, 400, "invalid_request"},
+		{errors.New("anything else"), 500, "server_error"},
+	} {
+		d.orchard.set(func() { d.orchard.err = tc.err })
+		d.wantRefusal(tc.err.Error(), d.exchange(te(d.checkout(), "audience", "fruit")), tc.status, tc.code)
+		if !errors.Is(tc.err, brokers.ErrUncertain) && d.orchard.count() > 0 {
+			t.Errorf("%v: something lives outside", tc.err)
+		}
+	}
+	d.clock.advance(time.Minute) // what was uncertain has settled
+	d.nothing()
+}
+
+// No record, no token; and what was minted for nothing is taken back.
+func TestCredentialThatCannotBeRecordedIsKilled(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	d.recorder.failing(audit.ErrUnavailable)
+	d.wantRefusal("a log that is down", d.exchange(te(d.checkout(), "audience", "fruit")), 503, "temporarily_unavailable")
+	d.nothing()
+}
+
+func TestCredentialIsKilledWhenItsParentIsRevokedDuringTheMint(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	parent := d.mint(d.checkout(), "orders").token
+	d.orchard.set(func() {
+		d.orchard.during = func(brokers.Order) {
+			d.orchard.set(func() { d.orchard.during = nil })
+			if a := d.revoke(parent); a.status != 200 {
+				t.Errorf("revoking during a mint answered %d", a.status)
+			}
+		}
+	})
+	a := d.exchange(te(parent, "audience", "fruit"))
+	d.wantRefusal("a parent that died meanwhile", a, 400, "invalid_request")
+	if rec := d.recorder.of(a.decision())[0]; rec.Outcome != audit.Withdrawn || rec.Lease == nil {
+		t.Errorf("recorded %s with lease %v, want withdrawn, with it", rec.Outcome, rec.Lease)
+	}
+	d.clock.advance(time.Minute)
+	d.nothing()
+}
+
+func TestLeasesAreLimitedBeforeTheyAreMinted(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{Workload: 2})
+	first, _ := d.pick(d.checkout())
+	d.pick(d.checkout())
+	mints := d.mints.Load()
+	a := d.exchange(te(d.checkout(), "audience", "fruit"))
+	if a.status != 429 || a.header.Get("Retry-After") == "" || d.mints.Load() != mints {
+		t.Errorf("a third lease of a workload that may have two answered %d, minted %d", a.status, d.mints.Load()-mints)
+	}
+	if rec := d.recorder.of(a.decision())[0]; !strings.Contains(rec.Reason, "which is its limit") {
+		t.Errorf("the reason says %q", rec.Reason)
+	}
+	d.killed(first)
+	d.pick(d.checkout())
+}
+
+func TestFormOfACredentialIsOneThatTheTargetHas(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	if a := d.exchange(te(d.checkout(), "audience", "fruit", "requested_token_type", fruitType)); a.status != 200 {
+		t.Errorf("its own form is answered with %d", a.status)
+	}
+	for target, form := range map[string]string{"fruit": "urn:ietf:params:oauth:token-type:jwt", "orders": fruitType} {
+		d.refused(form+" from "+target, 400, "invalid_request", func() answer {
+			return d.exchange(te(d.checkout(), "audience", target, "requested_token_type", form))
+		})
+	}
+	// What a target has is told to nobody who may not have it.
+	d.refused("a form of a target that is denied", 400, "invalid_target", func() answer {
+		return d.exchange(te(d.checkout(), "audience", "vault", "requested_token_type", fruitType))
+	})
+}
+
+func TestExpiredCredentialIsKilledOutside(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	d.pick(d.checkout())
+	d.clock.advance(10*time.Minute + time.Second)
+	d.nothing()
+}
+
+func object(t testing.TB, s string) map[string]any {
+	t.Helper()
+	out := map[string]any{}
+	if err := json.Unmarshal([]byte(s), &out); err != nil {
+		t.Fatalf("not an object: %v", err)
+	}
+	return out
+}
