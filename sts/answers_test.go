@@ -17,13 +17,14 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/limit"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // ops is the ops listener's handler behind the same contract.
-func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string) answer) {
+func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string, body ...string) answer) {
 	t.Helper()
 	return behindContract(t, httptest.NewServer(sts.OpsHandler(metrics.New(metrics.Sources{
 		Audit: func() (none audit.Stats) { return }, Keys: func() (none []federation.KeyStatus) { return },
@@ -34,7 +35,7 @@ func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string
 }
 
 // adminListener is the admin handler behind the same contract; caller is whom the listener knows, "" for nobody.
-func adminListener(t testing.TB, caller string, routes ...sts.AdminRoute) (*contract, func(method, path string) answer) {
+func adminListener(t testing.TB, caller string, routes ...sts.AdminRoute) (*contract, func(method, path string, body ...string) answer) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(sts.AdminHandler(routes...))
 	server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
@@ -44,12 +45,12 @@ func adminListener(t testing.TB, caller string, routes ...sts.AdminRoute) (*cont
 	return behindContract(t, server)
 }
 
-func behindContract(t testing.TB, server *httptest.Server) (*contract, func(method, path string) answer) {
+func behindContract(t testing.TB, server *httptest.Server) (*contract, func(method, path string, body ...string) answer) {
 	t.Helper()
 	t.Cleanup(server.Close)
 	c := newContract(t, "", server.Client().Transport)
 	d := &deployment{t: t, issuer: server.URL, client: &http.Client{Transport: c}}
-	return c, func(method, path string) answer { return d.send(method, path, "") }
+	return c, func(method, path string, body ...string) answer { return d.send(method, path, strings.Join(body, "")) }
 }
 
 // Every answer that openapi.yaml documents is given, and each that is given conforms: the document has nothing too
@@ -87,8 +88,16 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	status := sts.StatusRoute(func() sts.AdminStatus {
 		return sts.AdminStatus{Issuer: d.issuer, Checks: []sts.CheckResult{}, Issuers: []sts.AdminIssuer{{Source: "inline"}}}
 	})
-	seenByAdmin, askAdmin := adminListener(t, "uid=0", status)
-	seenByNobody, askNobody := adminListener(t, "", status)
+	var ledger error
+	leases := sts.LeasesRoute(func(_ context.Context, do func(lease.Lease) error) error {
+		for i := range 3 {
+			_ = do(lease.Lease{ID: newID(), Family: newID(), State: lease.Dying, Target: "fruit", Tries: i})
+		}
+		return ledger
+	})
+	seenByAdmin, askAdmin := adminListener(t, "uid=0", status, leases, d.exchanger.RevocationsRoute())
+	seenByNobody, askNobody := adminListener(t, "", status, leases, d.exchanger.RevocationsRoute())
+	kill := `{"lease":"` + newID() + `","reason":"a drill"}`
 	get := func(path string, headers ...string) func() answer {
 		return func() answer { return d.send("GET", path, "", headers...) }
 	}
@@ -130,6 +139,25 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"GET", "/admin/v1/status", 200}: func() answer { return askAdmin("GET", "/admin/v1/status") },
 		{"GET", "/admin/v1/status", 403}: func() answer { return askNobody("GET", "/admin/v1/status") },
 		{"GET", "/admin/v1/status", 405}: func() answer { return askAdmin("POST", "/admin/v1/status") },
+
+		{"GET", "/admin/v1/leases", 200}: func() answer { return askAdmin("GET", "/admin/v1/leases?target=fruit&limit=2") },
+		{"GET", "/admin/v1/leases", 400}: func() answer { return askAdmin("GET", "/admin/v1/leases?colour=red") },
+		{"GET", "/admin/v1/leases", 403}: func() answer { return askNobody("GET", "/admin/v1/leases") },
+		{"GET", "/admin/v1/leases", 405}: func() answer { return askAdmin("POST", "/admin/v1/leases") },
+		{"GET", "/admin/v1/leases", 503}: func() answer {
+			ledger = lease.ErrUnavailable
+			defer func() { ledger = nil }()
+			return askAdmin("GET", "/admin/v1/leases")
+		},
+		{"POST", "/admin/v1/revocations", 200}: func() answer { return askAdmin("POST", "/admin/v1/revocations", kill) },
+		{"POST", "/admin/v1/revocations", 400}: func() answer { return askAdmin("POST", "/admin/v1/revocations", `{"leese":""}`) },
+		{"POST", "/admin/v1/revocations", 403}: func() answer { return askNobody("POST", "/admin/v1/revocations", kill) },
+		{"POST", "/admin/v1/revocations", 405}: func() answer { return askAdmin("GET", "/admin/v1/revocations") },
+		{"POST", "/admin/v1/revocations", 503}: func() answer {
+			d.log.(*memory).setFail(errors.New("disk"))
+			defer d.log.(*memory).setFail(nil)
+			return askAdmin("POST", "/admin/v1/revocations", `{"lease":"`+newID()+`"}`)
+		},
 
 		{"GET", "/livez", 200}:   func() answer { return askOps("GET", "/livez") },
 		{"GET", "/livez", 405}:   func() answer { return askOps("POST", "/livez") },

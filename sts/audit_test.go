@@ -44,7 +44,7 @@ func TestRecordOfAnIssuedToken(t *testing.T) {
 		},
 		Granted: &audit.Granted{Target: "orders", Scopes: []string{"read"}, Rule: "checkout-orders", LifetimeSeconds: 600},
 		Lease: &audit.Lease{
-			ID: m.decision, Family: m.decision, Position: "1.0", Expires: exp, Kind: accessType, Audience: "https://orders.example/api", Fingerprint: got.Lease.Fingerprint,
+			ID: m.decision, Family: m.decision, Position: "1.0", Expires: exp, Kind: "urn:ietf:params:oauth:token-type:jwt", Audience: "https://orders.example/api", Fingerprint: got.Lease.Fingerprint,
 		},
 	}
 	if mustJSON(got) != mustJSON(want) {

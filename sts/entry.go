@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,9 @@ type entry struct {
 	decision string
 	now      time.Time // one instant for the whole attempt
 	marks    []replay.Key
+	by       string          // who revokes, "" for the holder
+	wait     time.Duration   // for what lives outside to be seen dead; 0: killWait
+	receipts []lease.Receipt // of what lives outside
 	limits   *Limits
 	verified bool // a signature verified: from here on the attempt belongs in the chain
 	position revocation.Position
@@ -147,8 +151,9 @@ func (e *entry) issued(ctx context.Context, c brokers.Credential) error {
 // revoking describes a revocation that is already in force, and what became of what lives outside.
 func (e *entry) revoking(id string, p revocation.Position, receipts []lease.Receipt) {
 	e.rec.Revocation = &audit.Revocation{
-		ID: e.decision, Action: "revoke", Selector: []string{"lease=" + id}, Position: p.String(), By: "holder",
+		ID: e.decision, Action: "revoke", Selector: []string{"lease=" + id}, Position: p.String(), By: cmp.Or(e.by, "holder"),
 	}
+	e.receipts = receipts
 	for i, r := range receipts {
 		if i == maxReceipts {
 			break // each has a record of its own when it is dead

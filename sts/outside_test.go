@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
@@ -352,4 +354,46 @@ func object(t testing.TB, s string) map[string]any {
 		t.Fatalf("not an object: %v", err)
 	}
 	return out
+}
+
+func TestOperatorListsLeasesAndKillsByTheirIDs(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	_, ask := adminListener(t, "uid=0 pid=1", sts.LeasesRoute(d.keeper.Store.Each), d.exchanger.RevocationsRoute())
+	parent := d.mint(d.checkout(), "orders")
+	var ids []string
+	for range 3 {
+		_, a := d.pick(parent.token)
+		ids = append(ids, a.decision())
+	}
+	list := func(query string) []any {
+		a := ask("GET", "/admin/v1/leases"+query)
+		if a.status != 200 {
+			t.Fatalf("listing %s: %d %s", query, a.status, a.body)
+		}
+		leases, _ := object(t, a.body)["leases"].([]any)
+		return leases
+	}
+	for query, want := range map[string]int{
+		"": 3, "?target=fruit": 3, "?target=orders": 0, "?lease=" + ids[1]: 1, "?family=" + parent.decision: 3, "?state=live": 3, "?state=dying": 0, "?limit=2": 2,
+		"?rule=orders-fruit&subject=spiffe://prod.example/cluster/checkout/api": 3,
+	} {
+		if got := list(query); len(got) != want {
+			t.Errorf("%s lists %d leases, want %d", query, len(got), want)
+		}
+	}
+	slices.Sort(ids)
+	if page := list("?limit=2&after=" + ids[1]); len(page) != 1 || page[0].(map[string]any)["id"] != ids[2] {
+		t.Errorf("the second page is %v, want %s", page, ids[2])
+	}
+	a := ask("POST", "/admin/v1/revocations", `{"lease":"`+parent.decision+`","reason":"a drill"}`)
+	if counts, _ := object(t, a.body)["counts"].(map[string]any); a.status != 200 || counts["dead"] != 3.0 {
+		t.Errorf("killing the parent answered %d %s, want 3 dead", a.status, a.body)
+	}
+	d.nothing()
+	rec := d.recorder.of(a.decision())[0]
+	if rec.Revocation == nil || rec.Revocation.By != "uid=0 pid=1" || rec.Reason != "a drill" || len(rec.Revocation.Receipts) != 3 {
+		t.Errorf("recorded %+v, reason %q", rec.Revocation, rec.Reason)
+	}
+	d.refused("the parent", 400, "invalid_request", func() answer { return d.exchange(te(parent.token, "audience", "fruit")) })
 }

@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (x *Exchanger) kill(ctx context.Context, id string, expires time.Time, e *e
 	if err != nil {
 		return err
 	}
-	receipts, err := x.killOutside(ctx, id, e.decision)
+	receipts, err := x.killOutside(ctx, id, e)
 	if !news && len(receipts) == 0 && err == nil { // on record already: a dead token must not be able to fill the log, or the reserve of disk
 		e.audit.Junk("token was dead already", &e.rec)
 		return nil
@@ -113,13 +114,13 @@ func (x *Exchanger) kill(ctx context.Context, id string, expires time.Time, e *e
 	return nil
 }
 
-func (x *Exchanger) killOutside(ctx context.Context, id, why string) ([]lease.Receipt, error) {
+func (x *Exchanger) killOutside(ctx context.Context, id string, e *entry) ([]lease.Receipt, error) {
 	if x.leases == nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, killWait)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(e.wait, killWait))
 	defer cancel()
-	return x.leases.Kill(ctx, id, why)
+	return x.leases.Kill(ctx, id, e.decision)
 }
 
 // outcome never calls dead what was not seen dead.

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 func newIntrospect() *cobra.Command {
@@ -110,48 +108,4 @@ func claimText(name string, v any) string {
 		return strings.Join(parts, " ")
 	}
 	return fmt.Sprint(v)
-}
-
-func newRevoke() *cobra.Command {
-	var s server
-	var tokenFile string
-	c := &cobra.Command{
-		Use:     "revoke token-file=FILE",
-		Short:   "Kill a token you hold, and everything that was exchanged from it",
-		Example: "sallyport revoke --server https://sts.example token-file=leaked.jwt",
-		Long: `Kill a token and everything that was exchanged from it (RFC 7009). Whoever holds a token may kill it;
-its ancestors live on. token-file=- reads standard input; --token-file FILE says the same.`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if tokenFile != "" {
-				args = append(args, "token-file="+tokenFile)
-			}
-			if err := exactArgs(1, "the selector token-file=FILE")(c, args); err != nil {
-				return err
-			}
-			file, ok := strings.CutPrefix(args[0], "token-file=")
-			if !ok || file == "" {
-				return usagef("this version revokes by token-file=FILE and by nothing else; a token itself is never an argument") // which is not repeated: it may be one
-			}
-			hc, err := s.connect()
-			if err != nil {
-				return err
-			}
-			token, err := readToken(c.InOrStdin(), file, "token-file")
-			if err != nil {
-				return err
-			}
-			meta, err := s.discover(c.Context(), hc)
-			if err != nil {
-				return err
-			}
-			if _, err := s.post(c.Context(), hc, meta.RevocationEndpoint, url.Values{"token": {token.Reveal()}}, secret.Value{}); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), "dead: the token, if it was alive, and everything exchanged from it")
-			return err
-		},
-	}
-	s.flags(c)
-	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the token to kill, - for standard input")
-	return c
 }

@@ -165,7 +165,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)
-	s.admin = sts.AdminHandler(sts.StatusRoute(s.status))
+	s.admin = sts.AdminHandler(s.adminRoutes()...)
 	return s, nil
 }
 

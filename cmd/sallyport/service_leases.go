@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/lease"
@@ -176,4 +177,13 @@ func (s *service) closeLeases() {
 			_ = c.Close()
 		}
 	}
+}
+
+// adminRoutes is what operators can ask.
+func (s *service) adminRoutes() []sts.AdminRoute {
+	routes := []sts.AdminRoute{sts.StatusRoute(s.status), s.exchanger.RevocationsRoute()}
+	if s.leases != nil {
+		routes = append(routes, sts.LeasesRoute(s.leases.Store.Each))
+	}
+	return routes
 }
