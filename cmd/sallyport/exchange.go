@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -15,15 +12,20 @@ import (
 
 func newExchange() *cobra.Command {
 	var s server
-	var audience, resource, tokenFile, actorFile, output string
+	var audience, resource, tokenFile, actorFile, output, to, form string
 	var scopes []string
 	c := &cobra.Command{
 		Use:   "exchange",
 		Short: "Exchange a workload's identity token for a credential",
 		Example: `sallyport exchange --server https://sts.example --audience orders --subject-token-file /var/run/secrets/tokens/sallyport
   sallyport exchange --server https://sts.example --audience orders --scope read -o json < token
-  sallyport exchange --server https://sts.example --audience orders --subject-token-file received.jwt --actor-token-file own.jwt`,
+  sallyport exchange --server https://sts.example --audience orders --subject-token-file received.jwt --actor-token-file own.jwt
+  sallyport exchange --server https://sts.example --audience orders-db -o pgpass --to ~/.pgpass-orders < token`,
 		Long: `Exchange a workload's identity token for a credential (RFC 8693).
+
+-o says how it is written. token: what access_token says, which is also what revokes it. json: the whole answer. env: for
+eval, under the names that the vendors' clients read (PGHOST ..., VAULT_TOKEN, REDIS_URL, SALLYPORT_TOKEN). pgpass: a line for
+PGPASSFILE. mysql: a file for --defaults-extra-file.
 
 With --actor-token-file the credential is for the subject, and says that the actor acts for it; a rule has to
 allow that actor to act.`,
@@ -32,8 +34,8 @@ allow that actor to act.`,
 			if (audience == "") == (resource == "") {
 				return usagef("name the target with --audience NAME or --resource URI, not with both")
 			}
-			if !slices.Contains([]string{"token", "json", "env"}, output) {
-				return usagef("-o %s is not a form; choose token, json or env", output)
+			if !slices.Contains(formNames(), output) {
+				return usagef("-o %s is not a form; choose one of %s", output, strings.Join(formNames(), ", "))
 			}
 			hc, err := s.connect()
 			if err != nil {
@@ -65,9 +67,12 @@ allow that actor to act.`,
 				return s.explain(err)
 			}
 			out, err := tokenexchange.ExchangeToken(c.Context(), x, token.Reveal(), oidc.JWTTokenType, actor, actorType,
-				nonEmpty(resource), nonEmpty(audience), scopes, "")
+				nonEmpty(resource), nonEmpty(audience), scopes, oidc.TokenType(form))
 			if err != nil {
 				return s.explain(err)
+			}
+			if to != "" {
+				return writeFile(to, func(w io.Writer) error { return printCredential(w, output, out) })
 			}
 			return printCredential(c.OutOrStdout(), output, out)
 		},
@@ -79,7 +84,9 @@ allow that actor to act.`,
 	f.StringSliceVar(&scopes, "scope", nil, "scope to ask for; may repeat (default: what the rule grants)")
 	f.StringVar(&tokenFile, "subject-token-file", "-", "file with the identity token, - for standard input")
 	f.StringVar(&actorFile, "actor-token-file", "", "file with the token of who acts for the subject")
-	f.StringVarP(&output, "output", "o", "token", "token | json | env")
+	f.StringVar(&form, "requested-token-type", "", "URI of the form to ask for, where the target has several")
+	f.StringVarP(&output, "output", "o", "token", strings.Join(formNames(), " | "))
+	f.StringVar(&to, "to", "", "file to write to instead of standard output, for its owner alone, in the place of what is there")
 	return c
 }
 
@@ -88,25 +95,4 @@ func nonEmpty(s string) []string {
 		return nil
 	}
 	return []string{s}
-}
-
-func printCredential(w io.Writer, form string, out *oidc.TokenExchangeResponse) error {
-	switch form {
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(out)
-	case "env":
-		// A JWT's alphabet needs no quoting; the quotes are for whatever a later broker returns.
-		_, err := fmt.Fprintf(w, "export SALLYPORT_TOKEN='%s'\n", strings.ReplaceAll(out.AccessToken, "'", `'\''`))
-		return err
-	default:
-		// A newline is for eyes only: in a file it would become part of what curl sends as the token.
-		end := ""
-		if f, ok := w.(*os.File); ok && isTerminal(f) {
-			end = "\n"
-		}
-		_, err := fmt.Fprint(w, out.AccessToken, end)
-		return err
-	}
 }

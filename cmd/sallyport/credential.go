@@ -1,0 +1,170 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+)
+
+// login is what credentials of several parts have in common, as far as clients need it.
+type login struct {
+	Type     string   `json:"type"`
+	Host     string   `json:"host"`
+	Port     int      `json:"port"`
+	Hosts    []string `json:"hosts"`
+	TLS      bool     `json:"tls"`
+	Database string   `json:"database"`
+	User     string   `json:"user"`
+	Password string   `json:"password"`
+	SSLMode  string   `json:"sslmode"`
+	MySQLSSL string   `json:"ssl_mode"`
+}
+
+// forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any.
+var forms = []struct {
+	name  string
+	kinds []string
+	write func(w io.Writer, out *oidc.TokenExchangeResponse, l login) error
+}{
+	{"token", nil, writeToken},
+	{"json", nil, func(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(out)
+	}},
+	{"env", nil, writeEnv},
+	{"pgpass", []string{"postgresql"}, writePgpass},
+	{"mysql", []string{"mysql"}, writeMySQL},
+}
+
+func formNames() []string {
+	var out []string
+	for _, f := range forms {
+		out = append(out, f.name)
+	}
+	return out
+}
+
+// printCredential writes a credential in the form of -o.
+func printCredential(w io.Writer, form string, out *oidc.TokenExchangeResponse) error {
+	var l login
+	kind := strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix)
+	if out.TokenType == brokers.NotApplicable {
+		if err := json.Unmarshal([]byte(out.AccessToken), &l); err != nil {
+			return fmt.Errorf("the credential is not the JSON that its type %s promises", visible(kind))
+		}
+	}
+	for _, f := range forms {
+		if f.name != form {
+			continue
+		}
+		if f.kinds != nil && !slices.Contains(f.kinds, kind) {
+			return fmt.Errorf("-o %s is for a credential of kind %s, and the target gave one of kind %s; try -o json\n  It is alive: revoke it if nobody uses it", form, strings.Join(f.kinds, " or "), visible(kind))
+		}
+		return f.write(w, out, l)
+	}
+	return usagef("-o %s is not a form; choose one of %s", form, strings.Join(formNames(), ", "))
+}
+
+// writeToken writes what access_token says. A newline is for eyes only: in a file it would become part of what curl
+// sends as the token.
+func writeToken(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+	end := ""
+	if f, ok := w.(*os.File); ok && isTerminal(f) {
+		end = "\n"
+	}
+	_, err := fmt.Fprint(w, out.AccessToken, end)
+	return err
+}
+
+// writeEnv writes what a shell can eval, under the names that the vendors' own clients read.
+func writeEnv(w io.Writer, out *oidc.TokenExchangeResponse, l login) error {
+	var set [][2]string
+	switch strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix) {
+	case "postgresql":
+		set = [][2]string{{"PGHOST", l.Host}, {"PGPORT", strconv.Itoa(l.Port)}, {"PGDATABASE", l.Database}, {"PGUSER", l.User}, {"PGPASSWORD", l.Password}, {"PGSSLMODE", l.SSLMode}}
+	case "mysql":
+		return fmt.Errorf("no variables hold a whole MySQL login; use -o mysql, and --defaults-extra-file")
+	case "redis":
+		if len(l.Hosts) == 0 {
+			return fmt.Errorf("the credential names no host; try -o json")
+		}
+		u := url.URL{Scheme: "redis", User: url.UserPassword(l.User, l.Password), Host: l.Hosts[0]}
+		if l.TLS {
+			u.Scheme = "rediss"
+		}
+		set = [][2]string{{"REDIS_URL", u.String()}, {"REDISCLI_AUTH", l.Password}}
+	case "vault-token", "vault-wrapping-token":
+		set = [][2]string{{"VAULT_TOKEN", out.AccessToken}}
+	default:
+		set = [][2]string{{"SALLYPORT_TOKEN", out.AccessToken}}
+	}
+	for _, kv := range set {
+		if kv[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "export %s='%s'\n", kv[0], strings.ReplaceAll(kv[1], "'", `'\''`)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writePgpass writes a line of the file that PGPASSFILE names: libpq wants it at mode 0600.
+func writePgpass(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
+	field := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
+	parts := []string{l.Host, strconv.Itoa(l.Port), l.Database, l.User, l.Password}
+	for i, p := range parts {
+		parts[i] = field.Replace(p)
+	}
+	_, err := fmt.Fprintln(w, strings.Join(parts, ":"))
+	return err
+}
+
+// writeMySQL writes the file that --defaults-extra-file names.
+func writeMySQL(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
+	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	text := "[client]\n"
+	for _, kv := range [][2]string{{"host", l.Host}, {"port", strconv.Itoa(l.Port)}, {"user", l.User}, {"password", l.Password}} {
+		text += fmt.Sprintf("%s=\"%s\"\n", kv[0], quote.Replace(kv[1]))
+	}
+	if l.Host != "" && net.ParseIP(l.Host).IsLoopback() {
+		text += "protocol=\"tcp\"\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// writeFile puts what write writes in the place of a file, at once and for its owner alone.
+func writeFile(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".sallyport-*") // mode 0600
+	if err != nil {
+		return usagef("--to: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}

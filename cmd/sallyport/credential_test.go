@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+)
+
+// hard is a word that every form has to quote.
+const hard = `a:b\c'd"e $(touch x) #;`
+
+func answerOf(t *testing.T, kind string, fields map[string]any) *oidc.TokenExchangeResponse {
+	t.Helper()
+	fields["type"] = kind
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &oidc.TokenExchangeResponse{AccessToken: string(raw), IssuedTokenType: oidc.TokenType(brokers.TypePrefix + kind), TokenType: brokers.NotApplicable}
+}
+
+func printed(t *testing.T, form string, out *oidc.TokenExchangeResponse) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := printCredential(&b, form, out); err != nil {
+		t.Fatalf("-o %s: %v", form, err)
+	}
+	return b.String()
+}
+
+func TestLoginsAreWrittenAsTheirClientsReadThem(t *testing.T) {
+	t.Parallel()
+	pg := answerOf(t, "postgresql", map[string]any{"host": "db.example", "port": 5432, "database": "or:ders", "user": "sts_x", "password": hard, "sslmode": "verify-full"})
+	if got, want := printed(t, "pgpass", pg), `db.example:5432:or\:ders:sts_x:a\:b\\c'd"e $(touch x) #;`+"\n"; got != want {
+		t.Errorf("-o pgpass wrote %q, want %q", got, want)
+	}
+	my := answerOf(t, "mysql", map[string]any{"host": "127.0.0.1", "port": 3306, "user": "sts_x", "password": hard})
+	if got := printed(t, "mysql", my); !strings.Contains(got, `password="a:b\\c'd\"e $(touch x) #;"`+"\n") || !strings.HasPrefix(got, "[client]\n") {
+		t.Errorf("-o mysql wrote %q", got)
+	}
+	if got := printed(t, "token", pg); got != pg.AccessToken {
+		t.Errorf("-o token wrote %q, want what access_token says", got)
+	}
+	for form, out := range map[string]*oidc.TokenExchangeResponse{"pgpass": my, "mysql": pg} {
+		var b bytes.Buffer
+		if err := printCredential(&b, form, out); err == nil || b.Len() > 0 {
+			t.Errorf("-o %s of another kind wrote %q (%v)", form, b.String(), err)
+		}
+	}
+}
+
+// A real shell evaluates what -o env writes, and runs nothing of it.
+func TestEnvironmentIsDataToAShell(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		out  *oidc.TokenExchangeResponse
+		read string
+		want string
+	}{
+		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE`, "h/1/d/u/" + hard + "/require"},
+		"redis":      {answerOf(t, "redis", map[string]any{"hosts": []string{"h:6379"}, "tls": true, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
+		"vault":      {&oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}, `$VAULT_TOKEN`, "hvs." + hard},
+		"a JWT":      {&oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}, `$SALLYPORT_TOKEN`, "a.b.c"},
+	} {
+		dir := t.TempDir()
+		cmd := exec.Command("sh", "-c", `eval "$(cat env)"; printf %s "`+tc.read+`"`)
+		cmd.Dir = dir
+		if err := os.WriteFile(filepath.Join(dir, "env"), []byte(printed(t, "env", tc.out)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := cmd.CombinedOutput()
+		if err != nil || string(got) != tc.want {
+			t.Errorf("%s: a shell reads %q (%v), want %q", name, got, err, tc.want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "x")); err == nil {
+			t.Errorf("%s: the shell ran a part of the credential", name)
+		}
+	}
+}
+
+func TestFileIsForItsOwnerAloneAndReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFile(path, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return io.ErrShortWrite }); err == nil {
+		t.Error("a failed write was not told")
+	}
+	if got, _ := os.ReadFile(path); string(got) != "old" {
+		t.Errorf("after a failed write the file has %q", got)
+	}
+	if err := writeFile(path, func(w io.Writer) error { _, err := io.WriteString(w, "new"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	got, _ := os.ReadFile(path)
+	if err != nil || info.Mode().Perm() != 0o600 || string(got) != "new" {
+		t.Errorf("the file has %q and mode %v (%v)", got, info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".sallyport-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
