@@ -72,12 +72,39 @@ that the caller saw and in the Sallyport-Decision header of every answer.`,
 			if rec.Outcome == audit.Issued {
 				colour = green
 			}
-			return table(w, explanation(rec), map[string]string{"outcome": colour})
+			ended, err := ends(server.Audit.Dir, rec)
+			if err != nil {
+				return fmt.Errorf("reading the audit log: %w", err)
+			}
+			return table(w, append(explanation(rec), ended...), map[string]string{"outcome": colour})
 		},
 	}
 	configFlag(c, &dir)
 	outputFlag(c, &output)
 	return c
+}
+
+// ends says what became of a credential that lived outside.
+func ends(dir string, r audit.Record) ([][]string, error) {
+	if r.Lease == nil {
+		return nil, nil
+	}
+	var rows [][]string
+	err := audit.Scan(dir, func(l audit.Line) error {
+		if v := l.Record.Receipt; v != nil && v.Lease == r.Lease.ID {
+			rows = append(rows, []string{"outside", receiptText(*v)})
+		}
+		return nil
+	}, audit.Filter{})
+	return rows, err
+}
+
+func receiptText(r audit.Receipt) string {
+	text := r.State + " at " + moment(r.At)
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	return text
 }
 
 func explanation(r audit.Record) [][]string {
@@ -139,6 +166,9 @@ func explanation(r audit.Record) [][]string {
 		add("selector", strings.Join(v.Selector, " "))
 		add("position", v.Position)
 		add("by", v.By)
+		for _, receipt := range v.Receipts {
+			add("outside", receipt.Lease+" at "+receipt.Target+": "+receiptText(receipt))
+		}
 	}
 	add("from", r.Remote)
 	add("configuration", r.Config)
@@ -188,7 +218,7 @@ func newAuditShow() *cobra.Command {
 			w := c.OutOrStdout()
 			rows := [][]string{{"TIME", "TYPE", "OUTCOME", "DECISION", "TARGET", "WORKLOAD", "WHY"}}
 			keep := func(r audit.Record) bool {
-				return r.Decision != "" &&
+				return (r.Decision != "" || r.Receipt != nil) &&
 					(since == 0 || time.Since(r.Time) <= since) &&
 					(outcome == "" || string(r.Outcome) == outcome) &&
 					(subject == "" || r.Subject != nil && strings.HasPrefix(r.Subject.Workload, subject))
@@ -243,5 +273,9 @@ func showRow(r audit.Record) []string {
 	if r.Revocation != nil {
 		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), "by "+r.Revocation.By
 	}
-	return []string{r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Type), outcome, r.Decision, target, workload, why}
+	decision := r.Decision
+	if r.Receipt != nil {
+		outcome, decision, target, why = r.Receipt.State, r.Receipt.Lease, r.Receipt.Target, r.Receipt.Reason
+	}
+	return []string{r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Type), outcome, decision, target, workload, why}
 }
