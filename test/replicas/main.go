@@ -5,9 +5,9 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/stage"
 )
 
 func main() {
@@ -23,16 +23,16 @@ func run(out io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	bin := filepath.Join(dir, "sallyport")
-	if said, err := exec.Command("go", "build", "-o", bin, "github.com/sallyport-sts/sallyport/cmd/sallyport").CombinedOutput(); err != nil {
-		return fmt.Errorf("building: %w\n%s", err, said)
+	bin, err := stage.Build(dir)
+	if err != nil {
+		return err
 	}
-	s, err := newStage(dir, bin)
+	s, err := newSet(dir, bin)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	st := &story{out: out, stage: s}
+	st := &story{out: out, set: s}
 	st.play()
 	return st.err
 }
@@ -40,7 +40,7 @@ func run(out io.Writer) (err error) {
 // story ends with the first thing that is not as told.
 type story struct {
 	out io.Writer
-	*stage
+	*set
 	step int
 	err  error
 }
@@ -99,7 +99,7 @@ func (s *story) play() {
 	s.introspect(b, bearer, alive, true)
 
 	s.title("B is killed and starts from its journal")
-	b.kill()
+	b.Kill()
 	s.shell("kill -9 B")
 	s.keep(s.start(b))
 	s.ready(b)
@@ -108,31 +108,31 @@ func (s *story) play() {
 }
 
 // outage waits until both replicas say that they are stale, and holds them to it.
-func (s *story) outage(a, b *node, bearer, token string) {
-	for _, n := range []*node{a, b} {
-		s.eventually(n.name+" to be stale", func() error {
-			return s.want(n, "/introspect", form("token", token), bearer, http.StatusServiceUnavailable)
+func (s *story) outage(a, b *stage.Node, bearer, token string) {
+	for _, n := range []*stage.Node{a, b} {
+		s.eventually(n.Name+" to be stale", func() error {
+			return n.Want("/introspect", form("token", token), bearer, http.StatusServiceUnavailable)
 		})
-		s.say("  %s: POST /introspect -> 503", n.name)
+		s.say("  %s: POST /introspect -> 503", n.Name)
 		s.exchange(n, s.token("checkout"), "orders", http.StatusServiceUnavailable)
 		for _, path := range []string{"/jwks", "/.well-known/openid-configuration"} {
-			resp, err := http.Get("http://" + n.workload + path)
+			resp, err := http.Get("http://" + n.Workload + path)
 			if err == nil {
 				_ = resp.Body.Close()
 				if resp.StatusCode != http.StatusOK {
-					err = fmt.Errorf("%s of %s answers %d", path, n.name, resp.StatusCode)
+					err = fmt.Errorf("%s of %s answers %d", path, n.Name, resp.StatusCode)
 				}
 			}
 			s.keep(err)
-			s.say("  %s: GET %s -> 200", n.name, path)
+			s.say("  %s: GET %s -> 200", n.Name, path)
 		}
-		s.say("  %s: GET /readyz -> %s", n.name, s.reason(n))
+		s.say("  %s: GET /readyz -> %s", n.Name, reason(n))
 	}
 }
 
-func (s *story) ready(n *node) {
-	s.eventually(n.name+" to be ready", func() error {
-		resp, err := http.Get("http://" + n.ops + "/readyz")
+func (s *story) ready(n *stage.Node) {
+	s.eventually(n.Name+" to be ready", func() error {
+		resp, err := http.Get("http://" + n.Ops + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -143,58 +143,55 @@ func (s *story) ready(n *node) {
 		}
 		return nil
 	})
-	s.say("  %s: GET /readyz -> 200", n.name)
+	s.say("  %s: GET /readyz -> 200", n.Name)
 }
 
-// patience is how long anything may take on a busy machine.
-const patience = time.Minute
-
 func (s *story) eventually(what string, check func() error) {
-	for deadline := time.Now().Add(patience); s.err == nil; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(stage.Patience); s.err == nil; time.Sleep(20 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.keep(fmt.Errorf("waited %s for %s: %w", patience, what, err))
+			s.keep(fmt.Errorf("waited %s for %s: %w", stage.Patience, what, err))
 		}
 	}
 }
 
-func (s *story) exchange(n *node, subject, target string, want int) string {
+func (s *story) exchange(n *stage.Node, subject, target string, want int) string {
 	var token string
-	s.eventually("an exchange on "+n.name, func() error {
-		status, body, err := s.post(n, "/token", exchangeForm(subject, target), "")
+	s.eventually("an exchange on "+n.Name, func() error {
+		status, body, err := n.Post("/token", stage.ExchangeForm(subject, target), "")
 		if err == nil && status != want {
 			err = fmt.Errorf("%d %v, want %d", status, body, want)
 		}
 		token, _ = body["access_token"].(string)
 		return err
 	})
-	s.say("  %s: POST /token audience=%s -> %d", n.name, target, want)
+	s.say("  %s: POST /token audience=%s -> %d", n.Name, target, want)
 	return token
 }
 
 // introspect waits for an answer; one that says the wrong thing is the end of the story at once.
-func (s *story) introspect(n *node, bearer, token string, alive bool) {
-	s.eventually("an answer of "+n.name, func() error {
-		status, body, err := s.post(n, "/introspect", form("token", token), bearer)
+func (s *story) introspect(n *stage.Node, bearer, token string, alive bool) {
+	s.eventually("an answer of "+n.Name, func() error {
+		status, body, err := n.Post("/introspect", form("token", token), bearer)
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d %v", status, body)
 		}
 		if err == nil && body["active"] != alive {
-			s.keep(fmt.Errorf("%s says active=%v, want %v", n.name, body["active"], alive))
+			s.keep(fmt.Errorf("%s says active=%v, want %v", n.Name, body["active"], alive))
 		}
 		return err
 	})
-	s.say("  %s: POST /introspect -> active: %v", n.name, alive)
+	s.say("  %s: POST /introspect -> active: %v", n.Name, alive)
 }
 
-func (s *story) revoke(n *node, token string, want int) {
-	s.eventually("revoking on "+n.name, func() error {
-		return s.want(n, "/revoke", form("token", token), "", want)
+func (s *story) revoke(n *stage.Node, token string, want int) {
+	s.eventually("revoking on "+n.Name, func() error {
+		return n.Want("/revoke", form("token", token), "", want)
 	})
-	s.say("  %s: POST /revoke -> %d", n.name, want)
+	s.say("  %s: POST /revoke -> %d", n.Name, want)
 }
 
 func (s *story) say(format string, args ...any) {
