@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,7 +29,8 @@ const (
 	modeCount
 )
 
-// NewProxy listens on a loopback port and passes everything on to upstream, HOST:PORT, until told otherwise. It ends with t.
+// NewProxy listens on a loopback port and passes everything on to upstream, HOST:PORT or the path of a socket, until told
+// otherwise. It ends with t.
 func NewProxy(t testing.TB, upstream string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -81,7 +83,11 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(c net.Conn) {
-	u, err := net.Dial("tcp", p.upstream)
+	network := "tcp"
+	if strings.HasPrefix(p.upstream, "/") {
+		network = "unix"
+	}
+	u, err := net.Dial(network, p.upstream)
 	if err != nil {
 		_ = c.Close()
 		return
@@ -93,7 +99,8 @@ func (p *Proxy) serve(c net.Conn) {
 	go func() { p.copy(u, c, true); done <- struct{}{} }()
 	go func() { p.copy(c, u, false); done <- struct{}{} }()
 	<-done
-	_, _ = c.Close(), u.Close()
+	_ = c.Close()
+	_ = u.Close()
 	<-done
 	p.mu.Lock()
 	delete(p.conns, c)

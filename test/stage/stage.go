@@ -3,6 +3,7 @@
 package stage
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -250,4 +251,46 @@ func (n *Node) Exchange(subject, target string) (string, error) {
 		return "", fmt.Errorf("exchange for %s answers %d %v", target, status, body)
 	}
 	return token, nil
+}
+
+// Lease is what the admin listener says of a lease, as far as tests ask.
+type Lease struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Fault string `json:"fault"`
+}
+
+// Leases asks the admin listener for all leases of a target, "" for those of all.
+func (n *Node) Leases(target string) ([]Lease, error) {
+	hc := &http.Client{Timeout: client.Timeout, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", n.Admin)
+		},
+	}}
+	var all []Lease
+	query := url.Values{"limit": {"1000"}}
+	if target != "" {
+		query.Set("target", target)
+	}
+	for {
+		resp, err := hc.Get("http://admin/admin/v1/leases?" + query.Encode())
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			Leases []Lease `json:"leases"`
+			Next   string  `json:"next"`
+		}
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("leases are answered with %d (%v)", resp.StatusCode, err)
+		}
+		if all = append(all, page.Leases...); page.Next == "" {
+			return all, nil
+		}
+		query.Set("after", page.Next)
+	}
 }
