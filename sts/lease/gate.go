@@ -25,8 +25,17 @@ type gate struct {
 	until   time.Time // no mint before
 }
 
+// answer is what a mint showed of its target's upstream.
+type answer int
+
+const (
+	unasked  answer = iota // nothing: it was not asked, as far as we know
+	answered               // it is there
+	silent                 // it is not
+)
+
 // enter admits one mint. Whoever was admitted says how it went.
-func (g *gate) enter(now time.Time) (leave func(now time.Time, failed bool), err error) {
+func (g *gate) enter(now time.Time) (leave func(now time.Time, a answer), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -41,16 +50,18 @@ func (g *gate) enter(now time.Time) (leave func(now time.Time, failed bool), err
 	return g.leave, nil
 }
 
-func (g *gate) leave(now time.Time, failed bool) {
+func (g *gate) leave(now time.Time, a answer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running--
-	if !failed {
+	switch a {
+	case unasked:
+	case answered:
 		g.failed, g.until = 0, time.Time{}
-		return
-	}
-	if g.failed++; g.failed >= tripAfter {
-		g.until = now.Add(pause(g.failed - tripAfter))
+	case silent:
+		if g.failed++; g.failed >= tripAfter {
+			g.until = now.Add(pause(g.failed - tripAfter))
+		}
 	}
 }
 

@@ -43,19 +43,18 @@ type Keeper struct {
 	Config
 	wake chan struct{}
 
-	mu       sync.Mutex
-	gates    map[string]*gate
-	draining map[string]bool // targets that a goroutine kills for
-	paused   map[string]rest
-	reaped   map[string]time.Time
-	running  sync.WaitGroup
+	mu      sync.Mutex
+	gates   map[string]*gate
+	busy    map[job]bool // goroutines of Run
+	paused  map[string]rest
+	reaped  map[string]time.Time
+	counts  *counts
+	ended   chan struct{} // closed when Run ends
+	running sync.WaitGroup
 }
 
-// rest is how long a target is left alone after an attempt to kill at which it failed.
-type rest struct {
-	failures int
-	until    time.Time
-}
+// job is what is done for one target by one goroutine at a time.
+type job struct{ what, target string }
 
 // NewKeeper returns a Keeper. It kills nothing by itself before [Keeper.Run].
 func NewKeeper(c Config) (*Keeper, error) {
@@ -67,7 +66,8 @@ func NewKeeper(c Config) (*Keeper, error) {
 	}
 	return &Keeper{
 		Config: c, wake: make(chan struct{}, 1),
-		gates: map[string]*gate{}, draining: map[string]bool{}, paused: map[string]rest{}, reaped: map[string]time.Time{},
+		gates: map[string]*gate{}, busy: map[job]bool{}, paused: map[string]rest{}, reaped: map[string]time.Time{},
+		counts: newCounts(), ended: make(chan struct{}),
 	}, nil
 }
 
@@ -81,15 +81,14 @@ func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order) (
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	failed := true // by a panic, for instance
-	defer func() { leave(k.Now(), failed) }()
+	seen := unasked
+	defer func() { leave(k.Now(), seen) }()
 	l := k.intent(o)
 	if err := k.Store.Open(ctx, l, k.limits(l.Target)); err != nil {
-		failed = false
 		return brokers.Credential{}, err
 	}
-	cred, err := b.Mint(ctx, o.WithNote(func(ctx context.Context, data secret.Value) error { return k.note(ctx, l.ID, data) }))
-	failed = errors.Is(err, brokers.ErrUnavailable) || errors.Is(err, brokers.ErrUncertain)
+	cred, err := k.make(ctx, b, o.WithNote(func(ctx context.Context, data secret.Value) error { return k.note(ctx, l.ID, data) }))
+	seen = shown(err)
 	if err != nil {
 		k.abandon(ctx, l, err)
 		return brokers.Credential{}, err
@@ -108,6 +107,32 @@ func (k *Keeper) limits(target string) Limits {
 		out.Target = cmp.Or(k.TargetLimit(target), out.Target)
 	}
 	return out
+}
+
+// make has the broker mint. One that panics, or returns nothing, may have made something.
+func (k *Keeper) make(ctx context.Context, b brokers.Revoker, o brokers.Order) (c brokers.Credential, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c, err = brokers.Credential{}, fmt.Errorf("%w: %w", brokers.ErrUncertain, k.panicked(o.Grant().Target(), p))
+		}
+	}()
+	c, err = b.Mint(ctx, o)
+	if err == nil && c.Value.IsZero() {
+		return c, fmt.Errorf("%w: its broker returned neither a credential nor an error", brokers.ErrUncertain)
+	}
+	return c, err
+}
+
+// shown is what the end of a mint says of the upstream.
+func shown(err error) answer {
+	switch {
+	case err == nil, errors.Is(err, brokers.ErrMisconfigured):
+		return answered
+	case errors.Is(err, brokers.ErrUnavailable), errors.Is(err, brokers.ErrUncertain), errors.Is(err, context.DeadlineExceeded):
+		return silent
+	default:
+		return unasked
+	}
 }
 
 func (k *Keeper) gate(target string) *gate {
@@ -131,35 +156,41 @@ func (k *Keeper) intent(o brokers.Order) Lease {
 // note keeps what the broker has learned so far, so that a crash from here on is no riddle.
 func (k *Keeper) note(ctx context.Context, id string, data secret.Value) error {
 	sealed := k.Seal.seal(id, data)
-	return k.Store.Update(ctx, []string{id}, func(l *Lease) Verdict {
+	kept, err := k.Store.Update(ctx, []string{id}, func(l *Lease) Verdict {
 		l.Handle = sealed
 		return Write
 	})
+	if err == nil && len(kept) == 0 {
+		return fmt.Errorf("%w: %s was given up while its mint ran", ErrUnknown, id)
+	}
+	return err
 }
 
 // complete says that the credential exists. A lease that was revoked meanwhile stays dying.
 func (k *Keeper) complete(ctx context.Context, l Lease, c brokers.Credential) error {
 	sealed := k.Seal.seal(l.ID, c.Data)
-	found, dying := false, false
-	err := k.Store.Update(ctx, []string{l.ID}, func(l *Lease) Verdict {
-		found, dying = true, l.State == Dying
+	kept, err := k.Store.Update(ctx, []string{l.ID}, func(l *Lease) Verdict {
 		if sealed != nil {
 			l.Handle = sealed
 		}
 		l.Fingerprint = c.Fingerprint
-		if !dying {
-			l.State, l.Expires, l.Due = Live, c.Expires, c.Expires
-		} else {
-			l.Due = k.Now()
+		if l.State == Dying {
+			l.Due, l.Dies = k.Now(), "" // what was seen of it so far was seen before it was made
+			return Write
 		}
+		l.State = Live
+		if !c.Expires.IsZero() && c.Expires.Before(l.Expires) { // it is never kept for longer than was granted
+			l.Expires = c.Expires
+		}
+		l.Due = l.Expires
 		return Write
 	})
 	switch {
 	case err != nil:
 		return err
-	case !found:
+	case len(kept) == 0:
 		return fmt.Errorf("%w: %w: %s was given up before its mint ended", ErrUnavailable, ErrUnknown, l.ID)
-	case dying:
+	case kept[0].State == Dying:
 		return ErrDying
 	}
 	return nil
@@ -168,11 +199,11 @@ func (k *Keeper) complete(ctx context.Context, l Lease, c brokers.Credential) er
 // abandon closes the intent of a mint that failed.
 func (k *Keeper) abandon(ctx context.Context, l Lease, why error) {
 	nothing := madeNothing(why)
-	err := k.Store.Update(context.WithoutCancel(ctx), []string{l.ID}, func(l *Lease) Verdict {
+	_, err := k.Store.Update(context.WithoutCancel(ctx), []string{l.ID}, func(l *Lease) Verdict {
 		if nothing {
 			return Remove
 		}
-		l.die(WhyAbandoned, k.Now())
+		l.die(WhyAbandoned, k.Now(), k.Now())
 		return Write
 	})
 	if err != nil { // the intent stands, and is taken for abandoned when it is due
@@ -194,20 +225,37 @@ func madeNothing(err error) bool {
 	return false
 }
 
-// killNow kills what was made and cannot be handed out, at once if the upstream lets it; else when the intent is due.
+// killNow kills what was made and cannot be handed out, whatever the ledger can be told: at once if the upstream lets it,
+// else when its lease is due. The ledger may hold it as live, when only the answer to that got lost.
 func (k *Keeper) killNow(ctx context.Context, b brokers.Revoker, l Lease, data secret.Value) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	defer cancel()
-	if _, err := b.Revoke(ctx, brokers.Handle{Lease: l.ID, Name: l.Name, Expires: l.Expires, Data: data}); err != nil {
-		k.Log.Error().Str("lease", l.ID).Str("target", l.Target).Msg("a credential that was not handed out could not be killed at once; it is tried again")
+	condemn := func(l *Lease) Verdict {
+		if sealed := k.Seal.seal(l.ID, data); sealed != nil {
+			l.Handle = sealed
+		}
+		l.die(WhyWithdrawn, k.Now(), k.Now())
+		return Write
+	}
+	known, err := k.Store.Update(ctx, []string{l.ID}, condemn)
+	if err == nil && len(known) == 0 { // given up too early: what it had is known again
+		condemn(&l)
+		err = k.Store.Open(ctx, l, Limits{})
+	}
+	if err != nil {
+		k.Log.Error().Err(err).Str("lease", l.ID).Msg("a credential that was not handed out could not be put into the ledger as dying")
+	}
+	r := k.revoke(ctx, l.Target, b, brokers.Handle{Lease: l.ID, Name: l.Name, Expires: l.Expires, Data: data})
+	if r.Err != nil {
+		k.Log.Error().Str("lease", l.ID).Str("target", l.Target).Str("fault", faultOf(r.Err)).Msg("a credential that was not handed out could not be killed at once; it is tried again")
 	}
 	k.nudge()
 }
 
 // Withdraw kills a credential that was minted and is not handed out. It does not wait for it.
 func (k *Keeper) Withdraw(ctx context.Context, id string) {
-	err := k.Store.Update(context.WithoutCancel(ctx), []string{id}, func(l *Lease) Verdict {
-		l.die(WhyWithdrawn, k.Now())
+	_, err := k.Store.Update(context.WithoutCancel(ctx), []string{id}, func(l *Lease) Verdict {
+		l.die(WhyWithdrawn, k.Now(), k.Now())
 		return Write
 	})
 	if err != nil {
@@ -216,12 +264,12 @@ func (k *Keeper) Withdraw(ctx context.Context, id string) {
 	k.nudge()
 }
 
-// die makes a lease one that is to be killed from at on.
-func (l *Lease) die(why string, at time.Time) {
+// die makes a lease one that is dying since now, and is to be killed at due.
+func (l *Lease) die(why string, now, due time.Time) {
 	if l.State != Dying {
-		l.State, l.Why, l.Tries, l.Fault = Dying, why, 0, ""
+		l.State, l.Why, l.Tries, l.Fault, l.Condemned = Dying, why, 0, "", now
 	}
-	l.Due = at
+	l.Due = due
 }
 
 // Find returns the lease of a credential, by its holder's proof: the credential itself.

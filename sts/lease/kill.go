@@ -1,8 +1,8 @@
 package lease
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -14,10 +14,8 @@ import (
 
 // Bounds of killing.
 const (
-	batch          = 200              // leases of one target that are killed together
-	oneByOne       = 4                // at once, where a broker kills one by one
-	attemptTimeout = 10 * time.Second // for one lease, or one batch where the broker takes many
-	claim          = time.Minute      // for which whoever was asked to kill is left to it
+	batch = 200         // leases of one target that are killed together
+	claim = time.Minute // for which whoever was asked to kill is left to it
 )
 
 // Receipt is what became of one lease that was to be killed.
@@ -52,25 +50,20 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 		}
 	}
 	done := make(chan struct{})
-	var all sync.WaitGroup
-	detached := context.WithoutCancel(ctx) // who stops waiting does not stop the killing
-	for target, list := range byTarget {
-		all.Go(func() {
-			for part := range slices.Chunk(list, batch) {
-				out, err := k.kill(detached, target, part)
-				mu.Lock()
-				for _, r := range out {
+	k.track(func() {
+		defer close(done)
+		var all sync.WaitGroup
+		for target, list := range byTarget {
+			all.Go(func() {
+				k.killAll(context.WithoutCancel(ctx), target, list, func(r Receipt) { // who stops waiting does not stop the killing
+					mu.Lock()
+					defer mu.Unlock()
 					receipts[r.Lease] = r
-				}
-				mu.Unlock()
-				if err != nil { // the target does not answer: the rest is for later
-					k.release(detached, list)
-					return
-				}
-			}
-		})
-	}
-	k.running.Go(func() { all.Wait(); close(done) })
+				})
+			})
+		}
+		all.Wait()
+	})
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -86,18 +79,33 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 	return out, nil
 }
 
+// killAll kills leases of one target, so many at a time. When the target does not answer, or Run has ended, the rest is
+// for later.
+func (k *Keeper) killAll(ctx context.Context, target string, list []Lease, tell func(Receipt)) {
+	for len(list) > 0 {
+		part := list[:min(batch, len(list))]
+		list = list[len(part):]
+		out, err := k.kill(ctx, target, part)
+		for _, r := range out {
+			tell(r)
+		}
+		if err != nil || k.over() {
+			break
+		}
+	}
+	k.release(ctx, list)
+	k.nudge()
+}
+
 // condemn makes leases dying, and returns them by target.
 func (k *Keeper) condemn(ctx context.Context, ids []string, why string) (map[string][]Lease, error) {
-	var mu sync.Mutex
-	found := make(map[string]Lease, len(ids))
-	err := k.update(ctx, ids, func(l *Lease) Verdict {
-		l.die(why, k.Now().Add(claim))
-		mu.Lock()
-		found[l.ID] = *l
-		mu.Unlock()
+	now := k.Now()
+	found, err := k.update(ctx, ids, func(l *Lease) Verdict {
+		l.die(why, now, now.Add(claim))
 		return Write
 	})
 	if err != nil {
+		k.release(context.WithoutCancel(ctx), found)
 		return nil, err
 	}
 	byTarget := map[string][]Lease{}
@@ -109,152 +117,134 @@ func (k *Keeper) condemn(ctx context.Context, ids []string, why string) (map[str
 
 // release hands leases that are still dying to whoever cleans up.
 func (k *Keeper) release(ctx context.Context, list []Lease) {
-	ids := make([]string, len(list))
-	for i, l := range list {
-		ids[i] = l.ID
+	if len(list) == 0 {
+		return
 	}
 	now := k.Now()
-	_ = k.update(ctx, ids, func(l *Lease) Verdict { // else the claim runs out
+	_, err := k.update(ctx, idsOf(list), func(l *Lease) Verdict {
 		if l.State != Dying || l.Dies != "" || l.Due.Before(now) {
 			return Leave
 		}
 		l.Due = now
 		return Write
 	})
-	k.nudge()
+	if err != nil {
+		k.Log.Warn().Err(err).Msg("leases could not be handed on; they are killed when the claim on them has run out")
+	}
 }
 
-// kill tries to kill leases of one target, and keeps what came of it. The error says that none could be reached.
+func idsOf(list []Lease) []string {
+	out := make([]string, len(list))
+	for i, l := range list {
+		out[i] = l.ID
+	}
+	return out
+}
+
+// kill tries to kill leases of one target, and keeps what came of it. The error says that none could be reached, or that
+// what came of it could not be kept.
 func (k *Keeper) kill(ctx context.Context, target string, list []Lease) ([]Receipt, error) {
 	results := k.attempt(ctx, target, list)
 	reached := false
-	byID := make(map[string]brokers.Result, len(list))
-	ids := make([]string, len(list))
+	at := make(map[string]int, len(list))
 	for i, l := range list {
-		ids[i], byID[l.ID] = l.ID, results[i]
+		at[l.ID] = i
 		reached = reached || results[i].Err == nil
 	}
-	type end struct {
-		lease   Lease
-		receipt brokers.Receipt
-	}
-	var mu sync.Mutex
-	ended := map[string]end{}
-	err := k.Store.Update(ctx, ids, func(l *Lease) Verdict {
-		verdict, tell := k.settle(l, byID[l.ID])
-		mu.Lock()
-		defer mu.Unlock()
-		delete(ended, l.ID)
-		if tell {
-			ended[l.ID] = end{*l, byID[l.ID].Receipt}
-		}
-		return verdict
+	fates := make(map[string]fate, len(list))
+	kept, err := k.Store.Update(context.WithoutCancel(ctx), idsOf(list), func(l *Lease) Verdict {
+		i := at[l.ID]
+		f := k.settle(l, list[i], results[i])
+		fates[l.ID] = f
+		return f.verdict
 	})
-	if err != nil {
-		return nil, err
+	for _, l := range kept {
+		if fates[l.ID].tell {
+			k.Ended(l, results[at[l.ID]].Receipt)
+		}
 	}
-	for _, e := range ended {
-		k.Ended(e.lease, e.receipt)
-	}
+	k.killed(target, results)
 	out := make([]Receipt, len(list))
 	for i, l := range list {
+		r, f := results[i], fates[l.ID]
 		out[i] = Receipt{Lease: l.ID, Target: target, State: Pending}
-		switch r := results[i]; {
+		switch {
 		case r.Err != nil:
 			out[i].Reason = faultOf(r.Err)
+		case f.again || k.unsettled(&l):
+			out[i].Reason = "its mint may still be at work; it is killed once more when that is over"
 		default:
 			out[i].State, out[i].At, out[i].Reason = r.Receipt.State.String(), r.Receipt.At, r.Receipt.Reason
 		}
 	}
-	if !reached {
+	switch {
+	case err != nil:
+		return out, err
+	case !reached:
 		return out, fmt.Errorf("%w: %s", ErrPending, target)
 	}
 	return out, nil
 }
 
-// settle decides what a lease is after an attempt to kill it, and whether that is worth telling.
-func (k *Keeper) settle(l *Lease, r brokers.Result) (v Verdict, tell bool) {
+// fate is what an attempt to kill a lease makes of it.
+type fate struct {
+	verdict Verdict
+	tell    bool // it is worth telling
+	again   bool // it was killed, and has to be once more
+}
+
+// settle decides what a lease is after an attempt to kill it as tried.
+func (k *Keeper) settle(l *Lease, tried Lease, r brokers.Result) fate {
 	now := k.Now()
-	if l.State == Live { // its time had come
-		l.State, l.Why = Dying, WhyExpired
-	}
-	if l.State == Minting {
-		l.State, l.Why = Dying, WhyAbandoned
+	switch l.State {
+	case Dying:
+	case Minting:
+		l.die(WhyAbandoned, now, now)
+	case Live:
+		l.die(WhyExpired, now, now)
 	}
 	switch {
+	case r.Err != nil && l.Dies != "" && now.After(l.Expires):
+		return fate{verdict: Remove} // it has ended by itself, whether or not anybody can be asked
 	case r.Err != nil:
 		l.Tries++
 		l.Fault = faultOf(r.Err)
 		l.Due = now.Add(jitter(pause(l.Tries - 1)))
-		return Write, false
+		return fate{verdict: Write}
+	case l.Fingerprint != tried.Fingerprint || !bytes.Equal(l.Handle, tried.Handle):
+		// Its mint went on while it was tried: what was looked for may have come to be only then.
+		l.Due = now
+		return fate{verdict: Write, again: true}
 	case r.Receipt.State != brokers.Dead && r.Receipt.At.After(now):
-		tell = l.Dies == ""
+		f := fate{verdict: Write, tell: l.Dies == ""}
 		l.Dies = r.Receipt.State.String() + ": " + r.Receipt.Reason
 		l.Due = r.Receipt.At
-		return Write, tell
-	case l.Fingerprint == "" && now.Before(l.Opened.Add(settleAfter)):
-		// An intent without an outcome: what was sent for it may still be at work. Once more when that is over.
+		return f
+	case k.unsettled(l):
 		l.Due = l.Opened.Add(settleAfter)
-		return Write, false
+		return fate{verdict: Write, again: true}
 	}
-	return Remove, l.Dies == ""
+	return fate{verdict: Remove, tell: l.Dies == "" || r.Receipt.State == brokers.Dead && !r.Receipt.Gone}
+}
+
+// unsettled reports whether l is an intent without an outcome that is so young that what was sent for it may still be
+// at work.
+func (k *Keeper) unsettled(l *Lease) bool {
+	return l.Fingerprint == "" && k.Now().Before(l.Opened.Add(settleAfter))
 }
 
 // jitter keeps many that failed together from coming back together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// attempt asks the broker. Results are in the order of the list.
-func (k *Keeper) attempt(ctx context.Context, target string, list []Lease) []brokers.Result {
-	results := make([]brokers.Result, len(list))
-	b, ok := k.Brokers(target)
-	handles := make([]brokers.Handle, 0, len(list))
-	at := make([]int, 0, len(list)) // handle -> place in list
-	for i, l := range list {
-		data, err := k.Seal.open(l.ID, l.Handle)
-		if !ok {
-			err = errNoBroker
+// update changes many leases, so many at a time that nobody else waits long.
+func (k *Keeper) update(ctx context.Context, ids []string, change func(*Lease) Verdict) ([]Lease, error) {
+	var out []Lease
+	for part := range slices.Chunk(ids, batch) {
+		kept, err := k.Store.Update(ctx, part, change)
+		out = append(out, kept...)
+		if err != nil {
+			return out, err
 		}
-		if err != nil && !(ok && errors.Is(err, errSeal)) {
-			results[i].Err = err
-			continue
-		}
-		// What cannot be opened is tried by its name alone.
-		handles, at = append(handles, brokers.Handle{Lease: l.ID, Name: l.Name, Expires: l.Expires, Data: data}), append(at, i)
 	}
-	if len(handles) == 0 {
-		return results
-	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	if bulk, ok := b.(brokers.BulkRevoker); ok {
-		for j, r := range bulk.RevokeAll(ctx, handles) {
-			results[at[j]] = r
-		}
-		return results
-	}
-	var all sync.WaitGroup
-	slots := make(chan struct{}, oneByOne)
-	for j, h := range handles {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			r, err := b.Revoke(ctx, h)
-			results[at[j]] = brokers.Result{Receipt: r, Err: err}
-		})
-	}
-	all.Wait()
-	return results
-}
-
-var errNoBroker = errors.New("the target is not configured any more; put it back until its leases are dead")
-
-// maxFault is how much of an error is kept, in bytes.
-const maxFault = 256
-
-func faultOf(err error) string {
-	s := err.Error()
-	if len(s) > maxFault {
-		s = s[:maxFault]
-	}
-	return s
+	return out, nil
 }

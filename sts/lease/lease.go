@@ -35,17 +35,19 @@ type Lease struct {
 	Fingerprint string    `json:"fingerprint,omitempty"` // SHA-256 of the credential as it was handed out, hex
 	Handle      []byte    `json:"handle,omitempty"`      // what its broker needs, sealed
 	Why         string    `json:"why,omitempty"`         // why it dies: see the Why constants, or the decision that revoked it
+	Condemned   time.Time `json:"condemned,omitzero"`    // when it came to be dying
 	Tries       int       `json:"tries,omitempty"`       // attempts to kill it that failed
 	Fault       string    `json:"fault,omitempty"`       // of the last attempt, for operators
 	Dies        string    `json:"dies,omitempty"`        // why it cannot be killed, and dies at Due
 }
 
-// Why a lease dies, when nobody revoked it.
+// Why a lease dies, when no decision says why.
 const (
 	WhyExpired   = "expired"
 	WhyAbandoned = "abandoned" // its mint never ended, or ended unclearly
 	WhyWithdrawn = "withdrawn" // minted, and not handed out
 	WhyOrphan    = "orphan"    // found upstream, in no ledger
+	WhyRevoked   = "revoked"   // found to be so by whoever cleans up
 )
 
 // Limits bound how many leases there are, dying ones included: an upstream has room for so many, and an explosion is
@@ -105,9 +107,12 @@ const (
 type Store interface {
 	// Open records a new lease, unless a limit would be passed: then it is ErrLimit.
 	Open(ctx context.Context, l Lease, max Limits) error
-	// Update changes leases, each atomically; ids that are gone are passed over. change may be called again with a newer
-	// value of the same lease, and must do nothing else than change it.
-	Update(ctx context.Context, ids []string, change func(*Lease) Verdict) error
+	// Update changes leases, each atomically, and returns those that were written or removed, as change left them; ids
+	// that are gone are passed over. change may be called again with a newer value of the same lease, or for one that is
+	// gone in the end, never by two goroutines at once, and must do nothing else than change it: neither id nor target nor
+	// workload. After an error some may have been changed all the same;
+	// those that are known to be are returned with it.
+	Update(ctx context.Context, ids []string, change func(*Lease) Verdict) ([]Lease, error)
 	// Find returns the lease of a fingerprint, or ErrUnknown.
 	Find(ctx context.Context, fingerprint string) (Lease, error)
 	// Below returns the ids of a lease and of all that descend from it, as far as they are kept here.

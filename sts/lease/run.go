@@ -2,18 +2,14 @@ package lease
 
 import (
 	"context"
-	"slices"
 	"time"
-
-	"github.com/sallyport-sts/sallyport/brokers"
 )
 
 // How often the ledger is looked at when nobody asks.
 const (
 	tickEvery  = 500 * time.Millisecond
 	sweepEvery = 10 * time.Second // for what was revoked elsewhere
-	reapEvery  = time.Minute      // for each target, of what stands upstream
-	reapGrace  = 30 * time.Second // after it was to end, so that clocks may differ
+	overdue    = time.Minute      // after which a lease that was due is taken for forgotten
 )
 
 // Adopt takes over what a process that ended left behind, at once instead of when it is due. It is for a deployment of
@@ -29,30 +25,31 @@ func (k *Keeper) Adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return k.update(ctx, left, func(l *Lease) Verdict {
-		l.die(WhyAbandoned, k.Now())
+	_, err = k.update(ctx, left, func(l *Lease) Verdict {
+		l.die(WhyAbandoned, k.Now(), k.Now())
 		return Write
 	})
+	return err
 }
 
-// update changes many leases, so many at a time that nobody else waits long.
-func (k *Keeper) update(ctx context.Context, ids []string, change func(*Lease) Verdict) error {
-	for part := range slices.Chunk(ids, batch) {
-		if err := k.Store.Update(ctx, part, change); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Run kills what is due until ctx ends, and waits for what it has begun.
+// Run kills what is due until ctx ends, and waits for what it has begun. It is called once.
 func (k *Keeper) Run(ctx context.Context) {
-	defer k.running.Wait()
+	defer k.end()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var swept time.Time
+	said := false
 	for {
-		if lead, err := k.Store.Lead(ctx); err == nil && lead {
+		lead, err := k.Store.Lead(ctx)
+		if err != nil && !said && ctx.Err() == nil {
+			k.Log.Error().Err(err).Msg("asking who cleans up leases; nobody may be doing so")
+		}
+		switch said = err != nil; {
+		case !lead:
+			k.counts.lead(false)
+			swept = time.Time{}
+		default:
+			k.counts.lead(true)
 			if now := k.Now(); now.Sub(swept).Abs() >= sweepEvery {
 				swept = now
 				k.sweep(ctx)
@@ -68,50 +65,100 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
+// end waits for what runs; what is asked to be killed from now on is not waited for.
+func (k *Keeper) end() {
+	k.mu.Lock()
+	if !k.over() {
+		close(k.ended)
+	}
+	k.mu.Unlock()
+	k.running.Wait()
+}
+
+// over reports whether Run has ended.
+func (k *Keeper) over() bool {
+	select {
+	case <-k.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// track runs do in a goroutine that Run waits for, if it has not ended.
+func (k *Keeper) track(do func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over() {
+		go do()
+		return
+	}
+	k.running.Go(do)
+}
+
 // sweep condemns what a revocation killed while nobody was there to do it: by another replica that died of it, or
-// in flight when it came. It depends on no index.
+// in flight when it came. It depends on no index, and writes again what an index seems to have forgotten.
 func (k *Keeper) sweep(ctx context.Context) {
-	var dead []string
+	var dead, forgotten []string
+	now := k.Now()
+	tally := newTally()
 	err := k.Store.Each(ctx, func(l Lease) error {
-		if l.State != Dying && k.Dead(l.ID, l.Ancestors) {
+		tally.add(&l, now)
+		switch {
+		case l.State != Dying && k.Dead(l.ID, l.Ancestors):
 			dead = append(dead, l.ID)
+		case l.Due.Before(now.Add(-overdue)):
+			forgotten = append(forgotten, l.ID)
 		}
 		return nil
 	})
-	if err == nil && len(dead) > 0 {
-		err = k.update(ctx, dead, func(l *Lease) Verdict {
-			l.die("revoked", k.Now())
+	if err == nil {
+		k.counts.stand(tally)
+		_, err = k.update(ctx, dead, func(l *Lease) Verdict {
+			l.die(WhyRevoked, now, now)
 			return Write
 		})
 	}
-	if err != nil {
-		k.Log.Error().Err(err).Msg("looking for leases that were revoked")
+	if err == nil {
+		_, err = k.update(ctx, forgotten, func(l *Lease) Verdict {
+			if l.Due.After(now) {
+				return Leave
+			}
+			l.Due = now
+			return Write
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		k.Log.Error().Err(err).Msg("looking for leases that were revoked or forgotten")
 	}
 }
 
 // round starts one goroutine for each target that has something to be done and none yet.
 func (k *Keeper) round(ctx context.Context) {
-	counts, err := k.Store.Counts(ctx)
+	targets, err := k.Store.Counts(ctx)
 	if err != nil {
 		k.Log.Error().Err(err).Msg("reading the ledger of leases")
 		return
 	}
-	for target := range counts {
-		k.start(ctx, target, func() { k.drain(ctx, target) })
+	for target := range targets {
+		if !k.resting(target) {
+			k.start(ctx, job{"drain", target}, func() { k.drain(ctx, target) })
+		}
 	}
 }
 
-func (k *Keeper) start(ctx context.Context, target string, do func()) {
+// start does a job, unless it is being done.
+func (k *Keeper) start(ctx context.Context, j job, do func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.draining[target] || k.Now().Before(k.paused[target].until) || ctx.Err() != nil {
+	if k.busy[j] || k.over() || ctx.Err() != nil {
 		return
 	}
-	k.draining[target] = true
+	k.busy[j] = true
 	k.running.Go(func() {
 		defer func() {
 			k.mu.Lock()
-			delete(k.draining, target)
+			delete(k.busy, j)
 			k.mu.Unlock()
 		}()
 		do()
@@ -122,16 +169,32 @@ func (k *Keeper) start(ctx context.Context, target string, do func()) {
 func (k *Keeper) drain(ctx context.Context, target string) {
 	for ctx.Err() == nil {
 		due, err := k.Store.Due(ctx, target, k.Now(), batch)
-		if err != nil || len(due) == 0 {
+		if err == nil && len(due) == 0 {
 			return
 		}
-		_, err = k.kill(ctx, target, due)
+		if err == nil {
+			_, err = k.kill(ctx, target, due)
+		}
 		k.rested(target, err != nil)
 		if err != nil {
-			k.Log.Warn().Str("target", target).Int("leases", len(due)).Str("fault", faultOf(err)).Msg("credentials could not be killed; it is tried again")
+			if ctx.Err() == nil {
+				k.Log.Warn().Str("target", target).Int("leases", len(due)).Str("fault", faultOf(err)).Msg("credentials could not be killed; it is tried again")
+			}
 			return
 		}
 	}
+}
+
+// rest is how long a target is left alone after an attempt to kill at which it failed.
+type rest struct {
+	failures int
+	until    time.Time
+}
+
+func (k *Keeper) resting(target string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.Now().Before(k.paused[target].until)
 }
 
 func (k *Keeper) rested(target string, failed bool) {
@@ -143,57 +206,4 @@ func (k *Keeper) rested(target string, failed bool) {
 	}
 	r := k.paused[target]
 	k.paused[target] = rest{r.failures + 1, k.Now().Add(jitter(pause(r.failures)))}
-}
-
-// Reap looks at what stands upstream, for each target that can list it and was not looked at for a minute, and kills
-// what should have ended, whether or not any ledger remembers it. Names that no order has are not touched. Run does not
-// call it, because it needs to know all targets.
-func (k *Keeper) Reap(ctx context.Context, targets []string) {
-	if lead, err := k.Store.Lead(ctx); err != nil || !lead {
-		return
-	}
-	for _, target := range targets {
-		b, ok := k.Brokers(target)
-		l, lists := b.(brokers.Lister)
-		if !ok || !lists || k.Now().Sub(k.lastReaped(target)).Abs() < reapEvery {
-			continue
-		}
-		k.start(ctx, target, func() { k.reap(ctx, target, l) })
-	}
-}
-
-func (k *Keeper) lastReaped(target string) time.Time {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.reaped[target]
-}
-
-func (k *Keeper) reap(ctx context.Context, target string, l brokers.Lister) {
-	k.mu.Lock()
-	k.reaped[target] = k.Now()
-	k.mu.Unlock()
-	before := k.Now().Add(-reapGrace)
-	var old []Lease
-	for h, err := range l.List(ctx) {
-		if err != nil {
-			k.rested(target, true)
-			k.Log.Warn().Str("target", target).Str("fault", faultOf(err)).Msg("what stands upstream could not be listed")
-			return
-		}
-		if h.Expires.Before(before) {
-			old = append(old, Lease{Name: h.Name, Target: target, Expires: h.Expires, State: Dying, Why: WhyOrphan})
-		}
-		if len(old) == batch {
-			break // the rest is for the next time
-		}
-	}
-	for i, r := range k.attempt(ctx, target, old) {
-		switch {
-		case r.Err != nil:
-			k.Log.Warn().Str("target", target).Str("name", old[i].Name).Str("fault", faultOf(r.Err)).Msg("an orphan could not be killed")
-		case !r.Receipt.Gone:
-			k.Log.Warn().Str("target", target).Str("name", old[i].Name).Msg("an orphan was killed: it should have ended by itself, or by its lease")
-			k.Ended(old[i], r.Receipt)
-		}
-	}
 }

@@ -125,10 +125,11 @@ func (d *draft) open(l lease.Lease, max lease.Limits) error {
 	return nil
 }
 
-func (d *draft) update(id string, change func(*lease.Lease) lease.Verdict) {
+// update has a lease changed, and returns it when it is written or removed.
+func (d *draft) update(id string, change func(*lease.Lease) lease.Verdict) (lease.Lease, bool) {
 	old, ok := d.read(id)
 	if !ok {
-		return
+		return lease.Lease{}, false
 	}
 	l := copied(old)
 	switch change(&l) {
@@ -138,7 +139,9 @@ func (d *draft) update(id string, change func(*lease.Lease) lease.Verdict) {
 		d.changed[id] = nil
 		d.count(*old, -1)
 	case lease.Leave:
+		return lease.Lease{}, false
 	}
+	return copied(&l), true
 }
 
 func (d *draft) count(l lease.Lease, n int) {

@@ -178,13 +178,20 @@ func (s *Leases) Open(ctx context.Context, l lease.Lease, max lease.Limits) erro
 }
 
 // Update implements [lease.Store].
-func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Lease) lease.Verdict) error {
-	return s.commit(ctx, func(d *draft) error {
+func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Lease) lease.Verdict) ([]lease.Lease, error) {
+	var out []lease.Lease
+	err := s.commit(ctx, func(d *draft) error {
 		for _, id := range ids {
-			d.update(id, change)
+			if l, ok := d.update(id, change); ok {
+				out = append(out, l)
+			}
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err // out may still be written to
+	}
+	return out, nil
 }
 
 // Find implements [lease.Store].

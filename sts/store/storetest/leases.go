@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,7 +103,7 @@ func leasesChange(t *testing.T, s lease.Store) {
 	ctx := t.Context()
 	mustOpen(t, s, newLease("a", nil), newLease("b", func(l *lease.Lease) { l.Fingerprint, l.Ancestors = "print-b", []string{"root"} }), newLease("c", nil))
 	seen := map[string]int{}
-	err := s.Update(ctx, []string{"a", "b", "c", "gone"}, func(l *lease.Lease) lease.Verdict {
+	done, err := s.Update(ctx, []string{"a", "b", "c", "gone"}, func(l *lease.Lease) lease.Verdict {
 		seen[l.ID]++
 		switch l.ID {
 		case "a":
@@ -117,6 +118,10 @@ func leasesChange(t *testing.T, s lease.Store) {
 	})
 	if err != nil || len(seen) != 3 {
 		t.Fatalf("Update: %v, asked about %v", err, seen)
+	}
+	slices.SortFunc(done, func(a, b lease.Lease) int { return strings.Compare(a.ID, b.ID) })
+	if len(done) != 2 || done[0].ID != "a" || done[0].Fingerprint != "print-a" || done[1].ID != "b" {
+		t.Errorf("Update says that it changed %v, want a and b, as they are now", done)
 	}
 	all := every(t, s)
 	if len(all) != 2 || all["a"].State != lease.Live || all["c"].State != lease.Minting {
@@ -146,7 +151,7 @@ func leaseChangesAreAtomic(t *testing.T, s lease.Store) {
 	for range callers {
 		all.Go(func() {
 			for range times {
-				if err := s.Update(context.Background(), []string{"a", "b"}, func(l *lease.Lease) lease.Verdict { l.Tries++; return lease.Write }); err != nil {
+				if _, err := s.Update(context.Background(), []string{"a", "b"}, func(l *lease.Lease) lease.Verdict { l.Tries++; return lease.Write }); err != nil {
 					t.Error(err)
 				}
 			}
@@ -182,7 +187,7 @@ func leaseLimits(t *testing.T, s lease.Store) {
 			t.Errorf("step %d: %v, fits should be %v", i, err, step.fits)
 		}
 	}
-	if err := s.Update(ctx, []string{"1"}, func(*lease.Lease) lease.Verdict { return lease.Remove }); err != nil {
+	if _, err := s.Update(ctx, []string{"1"}, func(*lease.Lease) lease.Verdict { return lease.Remove }); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Open(ctx, newLease("8", other("t1", "w1")), max); err != nil {
@@ -221,7 +226,7 @@ func leasesDue(t *testing.T, s lease.Store) {
 			t.Errorf("due is %v (%v), want 4 and 3", due, err)
 		}
 	}
-	if err := s.Update(ctx, []string{"4"}, func(l *lease.Lease) lease.Verdict { l.Due = leaseTime.Add(time.Hour); return lease.Write }); err != nil {
+	if _, err := s.Update(ctx, []string{"4"}, func(l *lease.Lease) lease.Verdict { l.Due = leaseTime.Add(time.Hour); return lease.Write }); err != nil {
 		t.Fatal(err)
 	}
 	due, err := s.Due(ctx, "orders-db", leaseTime.Add(3*time.Second), 10)
@@ -239,7 +244,7 @@ func leaseUnknown(t *testing.T, s lease.Store) {
 			t.Errorf("fingerprint %q: %v, want ErrUnknown", print, err)
 		}
 	}
-	if err := s.Update(t.Context(), []string{"nobody"}, func(*lease.Lease) lease.Verdict { t.Error("asked about nothing"); return lease.Write }); err != nil {
+	if _, err := s.Update(t.Context(), []string{"nobody"}, func(*lease.Lease) lease.Verdict { t.Error("asked about nothing"); return lease.Write }); err != nil {
 		t.Errorf("changing what is gone: %v, want nil", err)
 	}
 	if len(every(t, s)) != 0 {
@@ -253,7 +258,7 @@ func leasesSurvive(t *testing.T, open func(*testing.T) (lease.Store, func())) {
 		l.State, l.Fingerprint, l.Handle, l.Ancestors = lease.Dying, "print-b", []byte{0, 1, 255}, []string{"root"}
 	})
 	mustOpen(t, s, newLease("a", nil), full, newLease("c", nil))
-	if err := s.Update(t.Context(), []string{"c"}, func(*lease.Lease) lease.Verdict { return lease.Remove }); err != nil {
+	if _, err := s.Update(t.Context(), []string{"c"}, func(*lease.Lease) lease.Verdict { return lease.Remove }); err != nil {
 		t.Fatal(err)
 	}
 	closeIt()
