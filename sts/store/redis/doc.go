@@ -1,6 +1,6 @@
-// Package redis is the store of several replicas, on Redis 7: single-use marks ([Marks]), the sealed keys ([Keys])
-// and the revocations that replicas tell each other ([Replica]). All keys of a deployment have one prefix and one
-// hash tag.
+// Package redis is the store of several replicas, on Redis 7: single-use marks ([Marks]), the sealed keys ([Keys]),
+// the revocations that replicas tell each other ([Replica]) and the leases of what lives outside ([Leases]). All keys of a
+// deployment have one prefix and one hash tag.
 //
 // # Revocations
 //
@@ -44,4 +44,44 @@
 // either one other live replica has applied it or a Redis replica has confirmed it (WAIT). If there is neither, the
 // journal and Redis are all there is, and that is enough for an answer. When Redis cannot be reached, the revocation
 // is durable and in force where it was asked for, the answer is an error, and step 3 or the next look passes it on.
+//
+// # Leases
+//
+// Redis is where leases are kept, each in a key of its own:
+//
+//	lease:ID              a random revision, a MAC, the lease as JSON
+//	leases                ids of all; limits in total are its size
+//	leases:targets        targets that have leases
+//	leases:due:TARGET     ids of a target by when they are due, in microseconds; limits per target are its size
+//	leases:of:WORKLOAD    ids of a workload; limits per workload are its size
+//	leases:below:ID       ids of the leases that descend from ID
+//	leases:print:SHA256   the id of a credential
+//	leases:lead           who cleans up, for 5 s since he last said so
+//
+// A lease is written by one script, which compares the revision that was read and writes it with all of its indexes; it goes
+// with all of them. Whoever loses the race reads again. Two hundred leases are read in one round trip and written in
+// another. A revision that is found to be one's own is a script that was sent twice. What is written is as durable as
+// Redis makes it: with appendfsync always nothing is lost that was answered, else up to the last second.
+//
+// Indexes only propose: what they say is asked of the lease itself, corrected where it is wrong, and made anew from the
+// leases' keys by every replica that begins to lead ([Leases.Rebuild]). What is overdue is found by looking at all leases.
+//
+// Somebody who writes to this Redis, without our key,
+//
+//   - cannot make us kill: the MAC covers the lease and the name of its key, so no entry can be made up, changed, or put
+//     in the place of another. Such an entry is reported and not acted upon, not even by the name it holds, or he would choose
+//     what we kill. It is left where it is for a week, because keys that were restored make it good again.
+//   - cannot learn what brokers need to take a credential back, nor put in another's: it is sealed, for its lease.
+//   - cannot hide a lease by its indexes for longer than a minute, nor have a credential found that is another's.
+//   - can delete a lease, or spoil it, which is the same: what it is about is no longer killed when it is revoked or
+//     expires. It dies by itself where the upstream has an expiry, and the reaper finds it by its name where the upstream can
+//     list it, half a minute after its expiry: a credential lives minutes. Revoked, it works until then.
+//   - can put back an older entry of the same lease: what is dead is killed once more and found gone; what was to be killed
+//     is found again when it was revoked, or else dies when it expires.
+//   - can hold the lead, so that nobody cleans up: whoever is asked to revoke kills all the same, and the oldest kill that
+//     waits is exported.
+//   - can fill indexes, so that limits refuse.
+//
+// Redis that comes back empty, or older, has forgotten leases: the same as if somebody had deleted them. No replica keeps a
+// journal of leases as it does of revocations. An eviction policy other than noeviction does the same; do not have one.
 package redis

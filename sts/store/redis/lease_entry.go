@@ -1,0 +1,103 @@
+package redis
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/sallyport-sts/sallyport/sts/lease"
+)
+
+// An entry is a revision, a MAC and the lease as JSON, one after the other. The revision is random, for compare-and-set. The
+// MAC covers the name of the key, so that no entry stands for another lease, the revision and the lease.
+const (
+	revisionSize = 26 // of [rand.Text]
+	leaseMACSize = 64 // hexadecimal
+)
+
+// stored is a lease as it was read.
+type stored struct {
+	lease    lease.Lease
+	revision string
+}
+
+func (s *Leases) encode(l lease.Lease) (entry, revision string, err error) {
+	text, err := json.Marshal(l)
+	if err != nil {
+		return "", "", fmt.Errorf("encoding lease %s: %w", l.ID, err)
+	}
+	revision = rand.Text()
+	return revision + s.sum(l.ID, revision, string(text)) + string(text), revision, nil
+}
+
+func (s *Leases) sum(id, revision, text string) string {
+	return hex.EncodeToString([]byte(sum(s.mac, "sallyport lease", s.leaseKey(id), revision, text)))
+}
+
+// decode returns the lease of an entry, and false when this deployment did not write it for that id.
+func (s *Leases) decode(id, entry string) (stored, bool) {
+	if len(entry) < revisionSize+leaseMACSize {
+		return stored{}, false
+	}
+	out := stored{revision: entry[:revisionSize]}
+	mac, text := entry[revisionSize:revisionSize+leaseMACSize], entry[revisionSize+leaseMACSize:]
+	if !same(mac, s.sum(id, out.revision, text)) {
+		return stored{}, false
+	}
+	if err := json.Unmarshal([]byte(text), &out.lease); err != nil || out.lease.ID != id {
+		return stored{}, false
+	}
+	return out, true
+}
+
+// revisionOf is what the scripts take for the revision of an entry, whatever it is.
+func revisionOf(entry string) string { return entry[:min(len(entry), revisionSize)] }
+
+// score is when a lease is due, in microseconds: a float64 has room for them until the year 2255.
+func score(l *lease.Lease) string { return strconv.FormatInt(l.Due.UnixMicro(), 10) }
+
+func (s *Leases) leaseKey(id string) string { return s.db.key("lease:" + id) }
+
+// Indexes.
+func (s *Leases) idsKey() string               { return s.db.key("leases") }
+func (s *Leases) targetsKey() string           { return s.db.key("leases:targets") }
+func (s *Leases) dueKey(target string) string  { return s.db.key("leases:due:" + target) }
+func (s *Leases) ofKey(workload string) string { return s.db.key("leases:of:" + workload) }
+func (s *Leases) belowKey(id string) string    { return s.db.key("leases:below:" + id) }
+func (s *Leases) printKey(print string) string { return s.db.key("leases:print:" + print) }
+func (s *Leases) leadKey() string              { return s.db.key("leases:lead") }
+
+// put is one run of putLease.
+type put struct {
+	keys []string
+	args []any
+}
+
+// put changes a lease from old to l, or removes it. old is the zero value for a new one.
+func (s *Leases) put(old stored, l lease.Lease, remove bool, max lease.Limits) (put, error) {
+	entry, revision, err := s.encode(l)
+	if err != nil {
+		return put{}, err
+	}
+	after := l.Fingerprint
+	if remove {
+		entry, after = "", ""
+	}
+	keys := []string{
+		s.leaseKey(l.ID), s.idsKey(), s.targetsKey(), s.dueKey(l.Target), s.ofKey(l.Workload),
+		s.printKey(old.lease.Fingerprint), s.printKey(after),
+	}
+	for _, a := range l.Ancestors {
+		keys = append(keys, s.belowKey(a))
+	}
+	args := []any{l.ID, l.Target, old.revision, revision, entry, score(&l), old.lease.Fingerprint, after, max.Total, max.Target, max.Workload}
+	return put{keys, args}, nil
+}
+
+func copied(l lease.Lease) lease.Lease {
+	l.Ancestors, l.Scopes, l.Handle = slices.Clone(l.Ancestors), slices.Clone(l.Scopes), slices.Clone(l.Handle)
+	return l
+}
