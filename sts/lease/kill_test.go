@@ -492,3 +492,51 @@ func TestRunEndsWhenItIsToldThoughManyAreToBeKilled(t *testing.T) {
 		w.nothing("after another minute of another process")
 	})
 }
+
+// What was condemned before the ledger failed is not left to the claim of a kill that ended there.
+func TestAKillThatTheLedgerBreaksOffHandsOnWhatItCondemned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 250 {
+			l := lease.Lease{ID: fmt.Sprint(i), Ancestors: []string{"root"}, Target: aTarget, Name: fmt.Sprint("n", i), State: lease.Live, Expires: time.Now().Add(time.Hour), Due: time.Now().Add(time.Hour), Fingerprint: fmt.Sprint("p", i)}
+			w.ledger.all[l.ID] = l
+			w.up().set(l.Name, true)
+		}
+		updates := 0
+		w.ledger.step = func(what string) error {
+			if what == "before update" {
+				if updates++; updates == 2 {
+					return errInjected
+				}
+			}
+			return nil
+		}
+		if _, err := w.keeper.Kill(t.Context(), "root", "incident"); !errors.Is(err, lease.ErrUnavailable) {
+			t.Errorf("killing: %v, want ErrUnavailable", err)
+		}
+		w.run(5 * time.Second)
+		if n := len(w.up().names()); n != 50 {
+			t.Errorf("a few seconds later %d live, want the 50 that could not be condemned", n)
+		}
+	})
+}
+
+// What was killed when the service was asked to end is written down, or it would be killed again.
+func TestWhatIsKilledAtTheEndIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mustMint(w.order("a"))
+		w.up().onRevoke = func(_ context.Context, h brokers.Handle) (brokers.Receipt, error) {
+			time.Sleep(3 * time.Second)
+			return w.up().kill(h), nil
+		}
+		time.Sleep(time.Hour)
+		w.run(time.Second)
+		w.nothing("at the end")
+		if n := len(w.endings()); n != 1 {
+			t.Errorf("%d ends were told, want one", n)
+		}
+	})
+}

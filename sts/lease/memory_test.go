@@ -85,7 +85,10 @@ func (m *memory) open(l lease.Lease, max lease.Limits) error {
 	return nil
 }
 
-func (m *memory) Update(_ context.Context, ids []string, change func(*lease.Lease) lease.Verdict) ([]lease.Lease, error) {
+func (m *memory) Update(ctx context.Context, ids []string, change func(*lease.Lease) lease.Verdict) ([]lease.Lease, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w: %w", lease.ErrUnavailable, ctx.Err())
+	}
 	if err := m.at("before update"); err != nil {
 		return nil, err
 	}

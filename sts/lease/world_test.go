@@ -123,6 +123,7 @@ type world struct {
 	brokers map[string]brokers.Revoker // in the place of targets
 	keeper  *lease.Keeper
 	limits  lease.Limits
+	root    []byte // what handles are sealed with
 
 	mu      sync.Mutex
 	revoked map[string]bool
@@ -134,7 +135,7 @@ const aTarget = "orders-db"
 
 func newWorld(t *testing.T, targets ...string) *world {
 	t.Helper()
-	w := &world{t: t, ledger: &memory{all: map[string]lease.Lease{}}, targets: map[string]*upstream{}, revoked: map[string]bool{}, orders: map[string]brokers.Order{}}
+	w := &world{t: t, root: []byte("0123456789abcdef0123456789abcdef"), ledger: &memory{all: map[string]lease.Lease{}}, targets: map[string]*upstream{}, revoked: map[string]bool{}, orders: map[string]brokers.Order{}}
 	for _, name := range append(targets, aTarget) {
 		w.targets[name] = newUpstream()
 	}
@@ -145,7 +146,7 @@ func newWorld(t *testing.T, targets ...string) *world {
 // start replaces the process: a keeper that remembers nothing, over the same ledger.
 func (w *world) start() {
 	w.t.Helper()
-	seal, err := lease.NewSealer([]byte("0123456789abcdef0123456789abcdef"))
+	seal, err := lease.NewSealer(w.root)
 	if err != nil {
 		w.t.Fatal(err)
 	}
