@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
 	"github.com/sallyport-sts/sallyport/issuers/gitlab"
@@ -24,6 +25,7 @@ func kinds() (config.Kinds, error) {
 	}
 	bs, err := brokers.NewSet(
 		jwt.Kind(),
+		vault.Kind(),
 	)
 	if err != nil {
 		return config.Kinds{}, err
