@@ -11,21 +11,7 @@ import (
 func TestSamplesOfPlatformsLoad(t *testing.T) {
 	t.Parallel()
 	for name, job := range map[string]string{"github": "workflow.yaml", "gitlab": "gitlab-ci.yaml"} {
-		dir := filepath.Join(root, "deploy", name)
-		files := map[string]string{}
-		for _, folder := range []string{"trust", "targets", "policy"} {
-			entries, err := os.ReadDir(filepath.Join(dir, folder))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range entries {
-				raw, err := os.ReadFile(filepath.Join(dir, folder, e.Name()))
-				if err != nil {
-					t.Fatal(err)
-				}
-				files[folder+"/"+e.Name()] = string(raw)
-			}
-		}
+		dir, files := filepath.Join(root, "deploy", name), sample(t, name)
 		set, err := load(t, files)
 		if err != nil {
 			t.Errorf("deploy/%s: %v", name, err)
@@ -39,4 +25,42 @@ func TestSamplesOfPlatformsLoad(t *testing.T) {
 			t.Errorf("deploy/%s/%s does not ask for the audience %s", name, job, audience)
 		}
 	}
+}
+
+// The samples of targets load beside the trust file of the README.
+func TestSamplesOfTargetsLoad(t *testing.T) {
+	t.Parallel()
+	readme := configuration(t, filepath.Join(root, "README.md"))
+	for _, name := range []string{"vault"} {
+		files := sample(t, name)
+		files["trust/prod.yaml"] = readme["trust/prod.yaml"]
+		set, err := load(t, files)
+		if err != nil {
+			t.Errorf("deploy/%s: %v", name, err)
+			continue
+		}
+		if len(set.Targets) < 2 { // one is built in
+			t.Errorf("deploy/%s has no target", name)
+		}
+	}
+}
+
+// sample reads the configuration files below a folder of deploy.
+func sample(t *testing.T, name string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, folder := range []string{"trust", "targets", "policy"} {
+		found, err := filepath.Glob(filepath.Join(root, "deploy", name, folder, "*.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[folder+"/"+filepath.Base(path)] = string(raw)
+		}
+	}
+	return files
 }
