@@ -29,10 +29,14 @@ test: need ## every test that needs no server of others, with the race detector
 need: # what the tests run besides Go
 	@./test/need.sh curl openssl redis-server
 
-test-peers: build ## the tests against a real Kubernetes API server, built once and cached
+test-peers: build ## the tests against a real Kubernetes API server and a real Vault, built once and cached
 	go -C test/kubernetes vet ./...
 	go -C test/kubernetes run ./build
 	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/kubernetes test -count=1 -timeout 10m ./...
+	@./test/need.sh curl psql=postgresql-client pg_ctlcluster=postgresql
+	go -C test/vault vet ./...
+	go -C test/vault run ./build
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/vault test -count=1 -timeout 10m ./...
 
 check: fmt vet staticcheck test generated fuzz ## exactly what CI runs before the peers
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the tests miss, when it may; else says what to install, and fails.
-# usage: test/need.sh COMMAND...   where each command is in the package of its name
+# usage: test/need.sh COMMAND[=PACKAGE]...   where a command without one is in the package of its name
 set -euo pipefail
+PATH=$PATH:/usr/sbin # where servers are
 missing=()
 for tool in "$@"; do
-  command -v "$tool" >/dev/null || missing+=("$tool")
+  command -v "${tool%%=*}" >/dev/null || missing+=("${tool#*=}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 line="apt-get install -y --no-install-recommends ${missing[*]}"
