@@ -32,6 +32,9 @@ type Upstream struct {
 	Count func(t testing.TB) int
 	// Lag is how long the upstream may take to forget what it was told to; 0 for not at all.
 	Lag time.Duration
+	// Early is how much before its grant a credential may end, where the upstream takes a duration and counts from when
+	// it reads the request; 0 for a second.
+	Early time.Duration
 	// Lost: a crash before Mint returns, or notes, can leave a credential that nobody finds (it ends by itself).
 	Lost bool
 }
@@ -42,7 +45,7 @@ func RunRevoker(t *testing.T, u Upstream) {
 	p := NewProxy(t, u.Address)
 	b := u.Build(t, p.Addr())
 	suite := &revokerSuite{u, p, b}
-	t.Run("as every broker", func(t *testing.T) { Run(t, u.Target, suite.cleaning(t, b)) })
+	t.Run("as every broker", func(t *testing.T) { run(t, u.Target, suite.cleaning(t, b), max(u.Early, time.Second)) })
 	t.Run("a revoked credential is dead with its session, and nothing is left", suite.lives)
 	t.Run("revoking twice, or what never was, says dead and gone", suite.gone)
 	t.Run("what is known by its name alone can be revoked", suite.nameless)
