@@ -208,10 +208,12 @@ func (s State) String() string {
 
 // Receipt says what a Revoker saw.
 type Receipt struct {
-	State  State
-	At     time.Time // when it was seen dead, or when it dies
-	Gone   bool      // it was dead already, or never came to be
-	Reason string    // why it cannot be killed; for operators, never a word of the upstream that may hold a secret
+	State State
+	// At is when it was seen dead, or when it dies. Of what is Dead it lies some seconds ahead where the upstream was seen
+	// to have lost the credential, and is known to answer from memory for no longer than that.
+	At     time.Time
+	Gone   bool   // it was dead already, or never came to be
+	Reason string // why it cannot be killed, or what it leaves behind; for operators, never a word of the upstream that may hold a secret
 }
 
 // Header is what a broker chooses of a token's header. Algorithm "" is the deployment's default.
