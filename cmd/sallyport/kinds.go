@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -25,6 +26,7 @@ func kinds() (config.Kinds, error) {
 	}
 	bs, err := brokers.NewSet(
 		jwt.Kind(),
+		kubernetesbroker.Kind(),
 		vault.Kind(),
 	)
 	if err != nil {

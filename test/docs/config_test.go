@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
+	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -47,7 +48,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}
