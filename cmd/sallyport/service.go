@@ -36,42 +36,43 @@ import (
 
 // service is the parts of a running server, wired.
 type service struct {
-	dir         string
-	dataDir     string // --data-dir
-	log         zerolog.Logger
-	server      config.Server // fixed at start: listeners, keys and logs do not change on reload
-	store       *embedded.DB
-	redis       *redis.DB        // nil for one replica
-	replica     *redis.Replica   // nil for one replica
-	ownMarks    *embedded.Marks  // nil for several replicas
-	ownLeases   *embedded.Leases // nil for several replicas
-	leases      *lease.Keeper
-	stopLeases  func()
-	brokers     map[string]built               // by target, of the configuration in force
-	building    map[string]built               // of the one that was built last
-	leaseLimits atomic.Pointer[map[string]int] // by target; 0: that of the server
-	unfollow    func()
-	followed    chan struct{}
-	audit       *audit.Log
-	revocations *revocation.Set
-	keys        *keys.Keys
-	keyCache    *federation.KeyCache
-	exchanger   *sts.Exchanger
-	workload    http.Handler
-	ops         http.Handler
-	admin       http.Handler
-	checks      []sts.Check // of /readyz
-	metrics     *metrics.Metrics
-	limits      *sts.Limits
-	drain       drain
-	started     time.Time
-	cert        atomic.Pointer[tls.Certificate]
-	historyLost bool
-	reloading   sync.Mutex
-	reloadErr   atomic.Pointer[string]
-	certErr     atomic.Pointer[string]
-	closing     sync.Once
-	closeErr    error
+	dir          string
+	dataDir      string // --data-dir
+	log          zerolog.Logger
+	server       config.Server // fixed at start: listeners, keys and logs do not change on reload
+	store        *embedded.DB
+	redis        *redis.DB        // nil for one replica
+	replica      *redis.Replica   // nil for one replica
+	ownMarks     *embedded.Marks  // nil for several replicas
+	ownLeases    *embedded.Leases // nil for several replicas
+	sharedLeases *redis.Leases    // nil for one replica
+	leases       *lease.Keeper
+	stopLeases   func()
+	brokers      map[string]built               // by target, of the configuration in force
+	building     map[string]built               // of the one that was built last
+	leaseLimits  atomic.Pointer[map[string]int] // by target; 0: that of the server
+	unfollow     func()
+	followed     chan struct{}
+	audit        *audit.Log
+	revocations  *revocation.Set
+	keys         *keys.Keys
+	keyCache     *federation.KeyCache
+	exchanger    *sts.Exchanger
+	workload     http.Handler
+	ops          http.Handler
+	admin        http.Handler
+	checks       []sts.Check // of /readyz
+	metrics      *metrics.Metrics
+	limits       *sts.Limits
+	drain        drain
+	started      time.Time
+	cert         atomic.Pointer[tls.Certificate]
+	historyLost  bool
+	reloading    sync.Mutex
+	reloadErr    atomic.Pointer[string]
+	certErr      atomic.Pointer[string]
+	closing      sync.Once
+	closeErr     error
 }
 
 // newService opens state in the order in which parts need each other. Nothing listens yet.

@@ -69,15 +69,9 @@ func (s *service) retire() {
 
 // openLeases opens the ledger of what lives outside. It comes after the exchanger, which knows the brokers.
 func (s *service) openLeases(ctx context.Context) error {
-	var store lease.Store
-	if s.redis == nil {
-		var err error
-		if s.ownLeases, err = s.store.Leases(); err != nil {
-			return err
-		}
-		store = s.ownLeases
-	} else {
-		return nil
+	store, err := s.leaseStore()
+	if err != nil {
+		return err
 	}
 	seal, err := lease.NewSealer(s.keys.MAC())
 	if err != nil {
@@ -105,6 +99,17 @@ func (s *service) openLeases(ctx context.Context) error {
 	}
 	s.exchanger.Keep(s.leases)
 	return nil
+}
+
+// leaseStore opens the ledger: what replicas share, or our own.
+func (s *service) leaseStore() (lease.Store, error) {
+	var err error
+	if s.redis != nil {
+		s.sharedLeases, err = s.redis.Leases(s.keys.MAC(), s.log)
+		return s.sharedLeases, err
+	}
+	s.ownLeases, err = s.store.Leases()
+	return s.ownLeases, err
 }
 
 // reapLook is how often it is looked whether any target is to be reaped; each is once a minute.
@@ -171,6 +176,11 @@ func (s *service) closeLeases() {
 	}
 	if s.ownLeases != nil {
 		s.ownLeases.Close()
+	}
+	if s.sharedLeases != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.sharedLeases.Close(ctx) // else the lead runs out by itself
 	}
 	for _, b := range s.brokers {
 		if c, ok := b.broker.(io.Closer); ok {
