@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -15,6 +16,12 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Keys:    s.keyCache.Status,
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
+		},
+		Leases: func() lease.Stats {
+			if s.leases == nil {
+				return lease.Stats{}
+			}
+			return s.leases.Stats()
 		},
 		Limited: func() map[string]uint64 { return s.limits.Refused() },
 		Config:  func() string { return s.exchanger.ConfigHash() },

@@ -51,7 +51,7 @@ func New(s Sources) *Metrics {
 		}),
 	}
 	m.names.Store(&Names{})
-	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, state{s},
+	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, state{s, &m.names},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -36,9 +37,17 @@ func everything() metrics.Sources {
 			}
 		},
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
-		Limited:     func() map[string]uint64 { return map[string]uint64{"address": 6} },
-		Config:      func() string { return "abc123" },
-		Checks:      func() map[string]bool { return map[string]bool{"audit": true, "configuration": false} },
+		Leases: func() lease.Stats {
+			return lease.Stats{
+				Leads: true, Waiting: 90 * time.Second,
+				Leases:  map[lease.Standing]int{{Target: "orders", State: lease.Live}: 5, {Target: "orders", State: lease.Dying}: 1, {Target: "gone", State: lease.Dying}: 2, {Target: "gone too", State: lease.Dying}: 3},
+				Kills:   map[lease.Killed]uint64{{Target: "orders", Outcome: "dead"}: 7, {Target: "gone", Outcome: "failed"}: 8, {Target: "gone too", Outcome: "failed"}: 1},
+				Orphans: map[string]uint64{"orders": 2},
+			}
+		},
+		Limited: func() map[string]uint64 { return map[string]uint64{"address": 6} },
+		Config:  func() string { return "abc123" },
+		Checks:  func() map[string]bool { return map[string]bool{"audit": true, "configuration": false} },
 	}
 }
 
@@ -199,5 +208,30 @@ func TestStateIsReadWhenAskedFor(t *testing.T) {
 		if !strings.Contains(got, "\n"+name) {
 			t.Errorf("/metrics lacks %s", name)
 		}
+	}
+}
+
+// Replicas share one ledger: what it holds is told once, and a target that is configured no more is no label.
+func TestLeasesAreToldByWhoeverLeads(t *testing.T) {
+	t.Parallel()
+	got := scrape(t, configured())
+	wantLines(t, got,
+		`sallyport_leases_leader 1`,
+		`sallyport_leases{state="live",target="orders"} 5`,
+		`sallyport_leases{state="dying",target="orders"} 1`,
+		`sallyport_leases{state="dying",target="unknown"} 5`,
+		`sallyport_lease_kill_waiting_seconds 90`,
+		`sallyport_lease_kills_total{outcome="dead",target="orders"} 7`,
+		`sallyport_lease_kills_total{outcome="failed",target="unknown"} 9`,
+		`sallyport_reaper_orphans_total{target="orders"} 2`,
+	)
+	from := everything()
+	from.Leases = func() lease.Stats {
+		return lease.Stats{Kills: map[lease.Killed]uint64{{Target: "orders", Outcome: "dead"}: 3}}
+	}
+	got = scrape(t, metrics.New(from))
+	wantLines(t, got, `sallyport_leases_leader 0`, `sallyport_lease_kills_total{outcome="dead",target="unknown"} 3`)
+	if strings.Contains(got, "\nsallyport_leases{") || strings.Contains(got, "\nsallyport_lease_kill_waiting_seconds") {
+		t.Error("a replica that does not lead tells what the ledger holds")
 	}
 }

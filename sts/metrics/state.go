@@ -2,12 +2,14 @@ package metrics
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -17,13 +19,17 @@ type Sources struct {
 	Audit       func() audit.Stats
 	Keys        func() []federation.KeyStatus
 	Revocations func() (live int, at revocation.Position)
+	Leases      func() lease.Stats
 	Limited     func() map[string]uint64 // requests refused, by what limit
 	Config      func() string            // hash of the configuration in force
 	Checks      func() map[string]bool   // of /readyz: whether all is well, by name
 }
 
 // state is what is read from other parts.
-type state struct{ from Sources }
+type state struct {
+	from  Sources
+	names *atomic.Pointer[Names]
+}
 
 var _ prometheus.Collector = state{}
 
@@ -32,13 +38,13 @@ func (state) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (s state) Collect(ch chan<- prometheus.Metric) {
-	send := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
+	send := sender(func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
 		var names, values []string
 		for i := 0; i+1 < len(labels); i += 2 {
 			names, values = append(names, labels[i]), append(values, labels[i+1])
 		}
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("sallyport_"+name, help, names, nil), kind, v, values...)
-	}
+	})
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
 	send(gauge, "build_info", "1, with the version.", 1, "version", s.from.Version, "goversion", runtime.Version())
@@ -63,6 +69,8 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 	send(gauge, "revocations", "Revocations in force.", float64(live))
 	send(gauge, "revocation_position", "Newest entry of the revocation log, within its epoch.", float64(position.N))
 	send(gauge, "revocation_epoch", "Epoch of the revocation log; a new one begins when a store lost data.", float64(position.Epoch))
+
+	s.leases(send)
 
 	a := s.from.Audit()
 	send(counter, "audit_records_total", "Audit records written since start.", float64(a.Appended))

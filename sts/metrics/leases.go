@@ -1,0 +1,49 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// sender sends one value of a metric, with labels and their values in turn.
+type sender func(kind prometheus.ValueType, name, help string, v float64, labels ...string)
+
+// byTarget is a target of configuration, or "unknown", and another word.
+type byTarget struct{ target, word string }
+
+// leases sends what is counted of credentials that live outside. How many there are is told by the replica that leads: all
+// replicas have one ledger, and a sum over them must be right.
+func (s state) leases(send sender) {
+	stats := s.from.Leases()
+	targets := s.names.Load().Targets
+	known := func(target string) string {
+		if name, ok := targets[target]; ok {
+			return name
+		}
+		return unknown // configured once; its leases are still to be killed
+	}
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+
+	send(gauge, "leases_leader", "Whether this server cleans up the credentials that live outside; one of a deployment does.", flag(stats.Leads))
+	if stats.Leads {
+		standing := map[byTarget]int{}
+		for at, n := range stats.Leases {
+			standing[byTarget{known(at.Target), string(at.State)}] += n
+		}
+		for at, n := range standing {
+			send(gauge, "leases", "Credentials that live outside, by target and state, as of some seconds ago.", float64(n), "target", at.target, "state", at.word)
+		}
+		send(gauge, "lease_kill_waiting_seconds", "For how long the oldest credential has been waiting to be killed; 0 when none is.", stats.Waiting.Seconds())
+	}
+
+	kills, orphans := map[byTarget]uint64{}, map[string]uint64{}
+	for of, n := range stats.Kills {
+		kills[byTarget{known(of.Target), of.Outcome}] += n
+	}
+	for target, n := range stats.Orphans {
+		orphans[known(target)] += n
+	}
+	for of, n := range kills {
+		send(counter, "lease_kills_total", "Attempts to kill a credential that lives outside, by target and outcome.", float64(n), "target", of.target, "outcome", of.word)
+	}
+	for target, n := range orphans {
+		send(counter, "reaper_orphans_total", "Credentials that were found alive after their end and in no ledger, and were killed.", float64(n), "target", target)
+	}
+}
