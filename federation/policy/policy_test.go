@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -506,6 +507,34 @@ func TestRulesThatLeadInACircleDoNotLoad(t *testing.T) {
 		if loads := len(problems) == 0; loads != tc.loads {
 			t.Errorf("%s: loads is %v, want %v: %v", tc.name, loads, tc.loads, problems)
 		}
+	}
+}
+
+// Between thirty targets, each exchangeable for every later one, there are half a billion ways. Whoever writes such rules
+// must not stop a check or a reload.
+func TestManyWaysOnwardAreNotWalkedOneByOne(t *testing.T) {
+	t.Parallel()
+	const n = 30
+	name := func(i int) string { return fmt.Sprintf("t%02d", i) }
+	all := make([]policy.Target, n)
+	var rules []policy.Rule
+	for i := range n {
+		all[i] = policy.Target{Name: name(i)}
+		r := policy.Rule{Name: name(i), Effect: policy.Allow, Workloads: policy.Workloads{TrustDomain: "prod.example", Issuer: "ci"}, ExchangeFrom: []string{name(i)}}
+		for j := i + 1; j < n; j++ {
+			r.Targets = append(r.Targets, name(j))
+		}
+		if len(r.Targets) > 0 {
+			rules = append(rules, r)
+		}
+	}
+	if _, problems := policy.New(policy.Config{Issuers: issuers(), Targets: all, Rules: rules}); len(problems) > 0 {
+		t.Fatalf("rules that only lead onward do not load: %v", problems)
+	}
+	home := policy.Rule{Name: "home", Effect: policy.Allow, Workloads: policy.Workloads{TrustDomain: "prod.example", Issuer: "ci"}, ExchangeFrom: []string{name(n - 1)}, Targets: []string{name(0)}}
+	_, problems := policy.New(policy.Config{Issuers: issuers(), Targets: all, Rules: append(rules, home)})
+	if len(problems) != n || !strings.Contains(problems[n-1].Message, "t29 -> t00 -> t29") {
+		t.Errorf("with one rule back to the first: %d problems, want one for each of %d rules, the last by the shortest way: %v", len(problems), n, problems)
 	}
 }
 
