@@ -125,6 +125,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if k.copies = filepath.Join(c.Dir, fileName); c.Store == nil {
 		k.store, k.copies = NewFile(c.Dir), ""
 	}
+	k.store = bounded{k.store}
 	before, err := readFile(k.seen)
 	if err != nil {
 		return nil, fmt.Errorf("reading what was seen of the keys: %w", err)

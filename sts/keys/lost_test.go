@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/sts/keys"
@@ -158,4 +159,49 @@ func TestNewReplicaWaitsForKeysToBePutBack(t *testing.T) {
 	if b := <-done; b != nil && kid(b) != kid(a) {
 		t.Error("the new replica made keys of its own")
 	}
+}
+
+// slow is a store that takes two seconds for everything, which is within what one call may take.
+type slow struct{ keys.Store }
+
+func (s slow) Load(ctx context.Context) ([]byte, string, error) {
+	if err := wait(ctx); err != nil {
+		return nil, "", err
+	}
+	return s.Store.Load(ctx)
+}
+
+func (s slow) Swap(ctx context.Context, revision string, sealed []byte) (string, error) {
+	if err := wait(ctx); err != nil {
+		return "", err
+	}
+	return s.Store.Swap(ctx, revision, sealed)
+}
+
+func wait(ctx context.Context) error {
+	select {
+	case <-time.After(2 * time.Second):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Between reading and writing, keys are made. What that takes on a busy machine is none of the store's time: else no
+// rotation would ever come to its end there.
+func TestEachCallOfTheStoreHasItsOwnTime(t *testing.T) {
+	t.Parallel()
+	dir, key := t.TempDir(), kek(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := config(t, dir, key)
+		c.Store, c.Now = slow{keys.NewFile(dir)}, time.Now
+		k := opened(t, c)
+		time.Sleep(c.Plan.RotateEvery)
+		if err := k.Refresh(t.Context()); err != nil {
+			t.Fatalf("reading and writing take two seconds each: %v", err)
+		}
+		if n := len(k.Tokens().Published().Set.Keys); n != 2 {
+			t.Errorf("%d keys are published after a rotation that was due, want the old one and the next", n)
+		}
+	})
 }

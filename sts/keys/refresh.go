@@ -14,7 +14,7 @@ const (
 	Every = 2 * time.Second
 	// reloadFloor is the shortest time between two readings that strangers can cause, with a kid of their own.
 	reloadFloor = time.Second
-	// askTimeout bounds one reading or change.
+	// askTimeout bounds one call of the store.
 	askTimeout = 3 * time.Second
 )
 
@@ -51,8 +51,6 @@ func (k *Keys) Refresh(ctx context.Context) error {
 }
 
 func (k *Keys) refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	defer func() { k.asked = time.Now() }() // at the end: whoever waited for this reading needs no other
 	err := k.follow(ctx)
 	if err == nil {

@@ -17,3 +17,21 @@ type Store interface {
 
 // ErrConflict means that the keys were changed meanwhile; load them again.
 var ErrConflict = errors.New("the keys were changed by somebody else meanwhile")
+
+// bounded is a store whose calls end in time, each by itself: making RSA keys between two of them takes as long as
+// the processor needs, and must not use up what the store is given.
+type bounded struct{ Store }
+
+// Load implements [Store].
+func (b bounded) Load(ctx context.Context) ([]byte, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return b.Store.Load(ctx)
+}
+
+// Swap implements [Store].
+func (b bounded) Swap(ctx context.Context, revision string, sealed []byte) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return b.Store.Swap(ctx, revision, sealed)
+}
