@@ -10,10 +10,11 @@ import (
 
 // newMetrics reads from the parts that the service has by now; the rest is there before anybody asks.
 func (s *service) newMetrics() *metrics.Metrics {
-	return metrics.New(metrics.Sources{
+	from := metrics.Sources{
 		Version: versionName(),
 		Audit:   s.audit.Stats,
 		Keys:    s.keyCache.Status,
+		Signing: s.signingKeys,
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
@@ -33,7 +34,20 @@ func (s *service) newMetrics() *metrics.Metrics {
 			}
 			return out
 		},
-	})
+	}
+	if s.replica != nil {
+		from.Heard = s.replica.Age
+	}
+	return metrics.New(from)
+}
+
+func (s *service) signingKeys() []metrics.SigningKey {
+	list := s.keys.Timeline()
+	out := make([]metrics.SigningKey, len(list))
+	for i, k := range list {
+		out[i] = metrics.SigningKey{Set: k.Set, Algorithm: k.Algorithm, State: string(k.State), ID: k.ID, Age: k.Age}
+	}
+	return out
 }
 
 // namesIn are the words of a configuration that metrics may have in labels.

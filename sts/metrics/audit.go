@@ -56,7 +56,7 @@ func (m *Metrics) count(r *audit.Record, outcome audit.Outcome, code string) {
 	}
 	issuer, target := m.names.Load().of(r)
 	m.exchanges.WithLabelValues(issuer, target, string(outcome)).Inc()
-	m.duration.WithLabelValues(string(outcome)).Observe(max(0, time.Since(r.Time).Seconds()))
+	m.duration.WithLabelValues(issuer, target, string(outcome)).Observe(max(0, time.Since(r.Time).Seconds()))
 }
 
 // of returns labels for an attempt: words of configuration, or "unknown". The target is told only of who is

@@ -38,9 +38,9 @@ func New(s Sources) *Metrics {
 		}, []string{"issuer", "target", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sallyport_exchange_duration_seconds",
-			Help:    "Time from the first look at an exchange until it is on record, by outcome.",
+			Help:    "Time from the first look at an exchange until it is on record, by configured issuer (TRUST_DOMAIN/NAME), target and outcome.",
 			Buckets: durations(),
-		}, []string{"outcome"}),
+		}, []string{"issuer", "target", "outcome"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_refusals_total",
 			Help: "Requests that were refused or failed, by operation and by the error code on the wire.",

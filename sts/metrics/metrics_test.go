@@ -36,6 +36,13 @@ func everything() metrics.Sources {
 				{Issuer: "https://a.example", Source: "discovery", Healthy: false, Keys: 2, Dropped: 1, Fetched: time.Now()},
 			}
 		},
+		Signing: func() []metrics.SigningKey {
+			return []metrics.SigningKey{
+				{Set: "tokens", ID: "k1", Algorithm: "ES256", State: "retired", Age: 2 * time.Hour},
+				{Set: "tokens", ID: "k2", Algorithm: "ES256", State: "active", Age: time.Hour},
+			}
+		},
+		Heard:       func() (time.Duration, bool) { return 1500 * time.Millisecond, true },
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
 		Leases: func() lease.Stats {
 			return lease.Stats{
@@ -135,8 +142,8 @@ func TestAttemptsAreCountedOnceAsWhatBecameOfThem(t *testing.T) {
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="withdrawn",target="orders"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="failed",target="orders"} 3`,
 		`sallyport_exchanges_total{issuer="unknown",outcome="refused",target="unknown"} 1`,
-		`sallyport_exchange_duration_seconds_count{outcome="issued"} 1`,
-		`sallyport_exchange_duration_seconds_count{outcome="failed"} 3`,
+		`sallyport_exchange_duration_seconds_count{issuer="prod.example/cluster",outcome="issued",target="orders"} 1`,
+		`sallyport_exchange_duration_seconds_count{issuer="prod.example/cluster",outcome="failed",target="orders"} 3`,
 		`sallyport_refusals_total{error="invalid_target",operation="exchange"} 1`,
 		`sallyport_refusals_total{error="invalid_request",operation="exchange"} 2`,
 		`sallyport_refusals_total{error="temporarily_unavailable",operation="exchange"} 1`,
@@ -195,6 +202,9 @@ func TestStateIsReadWhenAskedFor(t *testing.T) {
 		`sallyport_issuer_keys_healthy{source="discovery",url="https://a.example"} 0`, // the worst of the two
 		`sallyport_issuer_keys{source="discovery",url="https://a.example"} 2`,
 		`sallyport_issuer_keys_dropped{source="discovery",url="https://a.example"} 1`,
+		`sallyport_signing_key_age_seconds{algorithm="ES256",kid="k1",set="tokens",state="retired"} 7200`,
+		`sallyport_signing_key_age_seconds{algorithm="ES256",kid="k2",set="tokens",state="active"} 3600`,
+		`sallyport_store_heard_age_seconds 1.5`,
 		`sallyport_rate_limited_total{by="address"} 6`,
 		`sallyport_revocations 11`,
 		`sallyport_revocation_epoch 2`,

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -13,16 +14,25 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
-// Sources are asked whenever metrics are. None is nil, and each is cheap and safe for concurrent use.
+// Sources are asked whenever metrics are. None but Heard is nil, and each is cheap and safe for concurrent use.
 type Sources struct {
 	Version     string
 	Audit       func() audit.Stats
 	Keys        func() []federation.KeyStatus
+	Signing     func() []SigningKey                   // our own
+	Heard       func() (age time.Duration, ever bool) // of what replicas share; nil for one replica
 	Revocations func() (live int, at revocation.Position)
 	Leases      func() lease.Stats
 	Limited     func() map[string]uint64 // requests refused, by what limit
 	Config      func() string            // hash of the configuration in force
 	Checks      func() map[string]bool   // of /readyz: whether all is well, by name
+}
+
+// SigningKey is one of our own keys: which set it is of, where it is on its timeline, and for how long it has been
+// published.
+type SigningKey struct {
+	Set, Algorithm, State, ID string
+	Age                       time.Duration
 }
 
 // state is what is read from other parts.
@@ -59,6 +69,19 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 		send(gauge, "issuer_keys_age_seconds", "Age of the keys of an issuer in use; 0 while there are none.", k.age.Seconds(), labels...)
 		send(gauge, "issuer_keys", "Usable keys of an issuer.", float64(k.keys), labels...)
 		send(gauge, "issuer_keys_dropped", "Published keys of an issuer that cannot be used.", float64(k.dropped), labels...)
+	}
+
+	for _, k := range s.from.Signing() {
+		send(gauge, "signing_key_age_seconds", "Time since one of our own keys was published, by its place on the timeline.", k.Age.Seconds(),
+			"set", k.Set, "algorithm", k.Algorithm, "state", k.State, "kid", k.ID)
+	}
+	if s.from.Heard != nil {
+		age, ever := s.from.Heard()
+		seconds := age.Seconds()
+		if !ever {
+			seconds = math.Inf(1)
+		}
+		send(gauge, "store_heard_age_seconds", "Time since this replica last heard what the others know; beyond revocation.max_staleness it issues nothing.", seconds)
 	}
 
 	for by, n := range s.from.Limited() {
