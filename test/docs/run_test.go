@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,31 @@ func TestReadmeRunsAsPrinted(t *testing.T) {
 	if t.Failed() {
 		t.Log(out)
 	}
+}
+
+// The commands of docs/keys.md, as printed: a rotation publishes a second key, an emergency leaves one new key alone.
+func TestKeysPageRunsAsPrinted(t *testing.T) {
+	t.Parallel()
+	out := runDocument(t, filepath.Join(root, "docs", "keys.md"))
+	lists := regexp.MustCompile(`tokens +ES256 +(next|active|retired) `).FindAllString(out, -1)
+	if want := "active active next active"; strings.Join(states(lists), " ") != want {
+		t.Errorf("the three lists have tokens' keys in the states %v, want %s", states(lists), want)
+	}
+	if n := strings.Count(out[strings.LastIndex(out, "--- keys.md"):], `"kid"`); n != 1 {
+		t.Errorf("%d keys are published after the emergency, want the new one", n)
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+func states(rows []string) []string {
+	out := make([]string, len(rows))
+	for i, r := range rows {
+		fields := strings.Fields(r)
+		out[i] = fields[len(fields)-1]
+	}
+	return out
 }
 
 // runDocument runs the sh blocks of a page as one script, in a directory of its own, with sallyport on the PATH.
