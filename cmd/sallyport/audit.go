@@ -53,16 +53,20 @@ that the caller saw and in the Sallyport-Decision header of every answer.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
+			id := strings.TrimSpace(args[0])
+			if !isDecision(id) {
+				return usagef("%s is no decision id; copy the 26 letters and digits after the word Decision in the error text", visible(id))
+			}
 			server, err := loadServer(dir)
 			if err != nil {
 				return err
 			}
-			rec, ok, err := audit.Find(server.Audit.Dir, strings.TrimSpace(args[0]))
+			rec, ok, err := audit.Find(server.Audit.Dir, id)
 			if err != nil {
 				return fmt.Errorf("reading the audit log: %w", err)
 			}
 			if !ok {
-				return fmt.Errorf("decision %s is not in the audit log at %s\n  An attempt that failed before a signature verified is always counted but only sampled; any other is here, or in the log of another replica", args[0], server.Audit.Dir)
+				return fmt.Errorf("decision %s is not in the audit log at %s\n  An attempt that failed before a signature verified is always counted but only sampled; any other is here, or in the log of another replica", id, server.Audit.Dir)
 			}
 			w := c.OutOrStdout()
 			if output == "json" {
@@ -105,6 +109,12 @@ func receiptText(r audit.Receipt) string {
 		text += ": " + r.Reason
 	}
 	return text
+}
+
+// isDecision reports whether s has the form that newID gives ids.
+func isDecision(s string) bool {
+	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '2' || r > '7') }
+	return len(s) == 26 && !strings.ContainsFunc(s, other)
 }
 
 func explanation(r audit.Record) [][]string {
