@@ -104,6 +104,27 @@ func TestKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 	}
 }
 
+// Nobody was there when the next key was due. It is late, and published as long as any other before it signs.
+func TestKeyThatComesLateIsPublishedBeforeItSigns(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	k := replicas(t, c, 1, plan)[0]
+	first := signer(t, k)
+	c.advance(2 * plan.RotateEvery)
+	refresh(t, k)
+	if got := states(k, keys.SetTokens); !slices.Equal(got, []keys.State{keys.Active, keys.Next}) || signer(t, k) != first {
+		t.Fatalf("after a long absence: %v", got)
+	}
+	c.advance(plan.PublishBefore - time.Second)
+	if refresh(t, k); signer(t, k) != first {
+		t.Error("the next key signs before caches can know it")
+	}
+	c.advance(time.Second)
+	if refresh(t, k); signer(t, k) == first {
+		t.Error("the next key does not sign at its instant")
+	}
+}
+
 func TestReplicasThatRotateTogetherMakeOneNextKey(t *testing.T) {
 	t.Parallel()
 	c := newClock()
