@@ -4,9 +4,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 )
 
 // TestMain makes the test binary the sallyport binary as well: testscript puts it into PATH under that name,
@@ -39,4 +41,42 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// A command that was added and has no example, or that no script of the manual runs, is not finished.
+func TestEveryCommandHasAnExampleAndAScript(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manual strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manual.Write(b)
+	}
+	seen := 0
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+		if c.HasSubCommands() {
+			return // it only says which there are
+		}
+		seen++
+		if !strings.HasPrefix(c.Example, c.CommandPath()) {
+			t.Errorf("the help of %s has no example of it", c.CommandPath())
+		}
+		if !strings.Contains(manual.String(), " "+c.CommandPath()+" ") && !strings.Contains(manual.String(), " "+c.CommandPath()+"\n") {
+			t.Errorf("no script in testdata/script runs %s", c.CommandPath())
+		}
+	}
+	walk(newRoot())
+	if seen < 15 {
+		t.Errorf("%d commands were seen; the test looks at nothing", seen)
+	}
 }
