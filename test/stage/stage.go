@@ -107,10 +107,7 @@ func (n *Node) Start(bin, server string) error {
 	var last error
 	for range 10 {
 		if n.Workload == "" {
-			if n.Workload, last = FreeAddress(); last != nil {
-				return last
-			}
-			if n.Ops, last = FreeAddress(); last != nil {
+			if n.Workload, n.Ops, last = freeAddresses(); last != nil {
 				return last
 			}
 		}
@@ -177,14 +174,19 @@ func (n *Node) Kill() {
 	}
 }
 
-// FreeAddress returns a loopback HOST:PORT that nobody listens on now.
-func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddresses returns two loopback addresses that nobody listens on now.
+func freeAddresses() (a, b string, err error) {
+	one, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	defer one.Close()
+	two, err := net.Listen("tcp", "127.0.0.1:0") // while the first is open: they differ
+	if err != nil {
+		return "", "", err
+	}
+	defer two.Close()
+	return one.Addr().String(), two.Addr().String(), nil
 }
 
 // Form makes a form of pairs.
