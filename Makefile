@@ -32,7 +32,7 @@ need: # what the tests run besides Go
 test-peers: build ## the tests against a real Kubernetes API server and a real Vault, built once and cached
 	go -C test/kubernetes vet ./...
 	go -C test/kubernetes run ./build
-	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/kubernetes test -count=1 -timeout 10m ./...
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/kubernetes test -count=1 -timeout 15m ./...
 	@./test/need.sh curl psql=postgresql-client pg_ctlcluster=postgresql
 	go -C test/vault vet ./...
 	go -C test/vault run ./build
@@ -51,6 +51,7 @@ staticcheck:
 
 generated: ## generated files are what the code says
 	go mod tidy -diff
+	go -C test/kubernetes mod tidy -diff
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; go run ./cmd/sallyport schema "$$tmp" >/dev/null; diff -r "$$tmp" deploy/schema || { echo "run: make schema"; exit 1; }
 
 schema: ## write deploy/schema from the Go types

@@ -187,7 +187,7 @@ type State int
 
 // The states. The zero State is none.
 const (
-	Dead     State = iota + 1 // it works no more, and no session that it opened does
+	Dead     State = iota + 1 // it works no more, and no session that it opened does but what Reason tells of
 	DiesAt                    // it cannot be killed, and ends by itself
 	MayExist                  // nobody can tell whether it was ever made; if it was, it ends by itself
 )

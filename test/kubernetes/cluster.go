@@ -87,20 +87,19 @@ func (c *Cluster) Client(bearer string) *Client {
 	return newClient(c.Issuer, c.Authority.Pool, bearer)
 }
 
-// AuthenticationConfiguration returns deploy/kubernetes/authentication-config.yaml with the issuer, the audience and
-// the CA of a test in place of the sample's: what an API server must be told to accept Sallyport's tokens.
-func AuthenticationConfiguration(tb testing.TB, issuer string, caPEM []byte, audience string) []byte {
+// AuthenticationConfiguration returns deploy/kubernetes/authentication-config.yaml with the issuer and the CA of a test in
+// place of the sample's: what an API server must be told to accept Sallyport's tokens, and Sallyport itself.
+func AuthenticationConfiguration(tb testing.TB, issuer string, caPEM []byte) []byte {
 	tb.Helper()
 	text := readDeploy(tb, "authentication-config.yaml")
 	for sample, real := range map[string]string{
-		"https://sts.example":             issuer,
-		"https://kubernetes.prod.example": audience,
-		"CERTIFICATE-AUTHORITY-PEM":       strings.ReplaceAll(strings.TrimSpace(string(caPEM)), "\n", "\n        "),
+		"https://sts.example":       issuer,
+		"CERTIFICATE-AUTHORITY-PEM": strings.ReplaceAll(strings.TrimSpace(string(caPEM)), "\n", "\n        "),
 	} {
-		if strings.Count(text, sample) != 1 {
-			tb.Fatalf("authentication-config.yaml has %s %d times, want once", sample, strings.Count(text, sample))
+		if strings.Count(text, sample) != 2 {
+			tb.Fatalf("authentication-config.yaml has %s %d times, want once in each entry", sample, strings.Count(text, sample))
 		}
-		text = strings.Replace(text, sample, real, 1)
+		text = strings.ReplaceAll(text, sample, real)
 	}
 	return []byte(text)
 }

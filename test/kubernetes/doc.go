@@ -7,13 +7,13 @@
 // loopback ports in a temporary directory, and [Client] speaks plain REST to it. There are no controllers, so
 // nothing creates service accounts or tokens by itself: a test creates what it needs.
 //
-// The folder is a module of its own. Kubernetes brings some 130 modules, and none of them belongs in the
-// dependency graph of the product; the tests themselves import only the standard library, so they compile in
-// a second.
+// The folder is a module of its own, and so is server below it. Kubernetes brings some 130 modules: none of them
+// belongs in the dependency graph of the product, and no dependency of the product in the server that is built. The
+// tests import the product for the suite that all brokers pass, and nothing else but the standard library.
 //
 // Run it with
 //
-//	go -C test/kubernetes run ./build && go -C test/kubernetes test -count=1 -timeout 10m ./...
+//	go -C test/kubernetes run ./build && go -C test/kubernetes test -count=1 -timeout 15m ./...
 //
 // A server that is missing is an error and never a skip.
 package kubernetes

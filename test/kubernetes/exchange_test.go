@@ -13,7 +13,7 @@ import (
 
 const (
 	ourAudience  = "https://sts.example/prod.example" // of subject tokens
-	kubeAudience = "https://kubernetes.prod.example"  // of minted tokens
+	kubeAudience = "https://kubernetes.prod.example"  // of minted tokens, as the sample has it
 	userPrefix   = "sallyport:"                       // chosen by the cluster's administrator
 	checkoutAPI  = "spiffe://prod.example/cluster-1/ns/checkout/sa/api"
 	webhook      = "spiffe://prod.example/cluster-1/ns/security/sa/webhook" // may ask whether a token for kube lives
@@ -68,7 +68,7 @@ func TestKubernetesWorkloadTokenBecomesKubernetesUser(t *testing.T) {
 	// anything runs.
 	port := FreePort(t)
 	authority := NewAuthority(t, t.TempDir())
-	trust := AuthenticationConfiguration(t, LoopbackURL(port), authority.CAPEM, kubeAudience)
+	trust := AuthenticationConfiguration(t, LoopbackURL(port), authority.CAPEM)
 	cluster := Start(t, Options{AuthenticationConfiguration: trust})
 	sts := startSallyport(ctx, t, port, authority, bothDoors(cluster))
 

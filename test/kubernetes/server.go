@@ -13,21 +13,25 @@ import (
 	"time"
 )
 
-// etcdInstall is run, or printed when it may not be run from here. Another installation may hold the lock of
-// dpkg for a while.
-const etcdInstall = "apt-get update && apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 etcd-server"
+// aptInstall and a package's name are run, or printed when they may not be run from here. Another installation may hold
+// the lock of dpkg for a while.
+const aptInstall = "apt-get update && apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "
 
-// serverPackage is the only thing this module takes from Kubernetes; go.mod names it as a tool.
+// serverPackage is the only thing we take from Kubernetes. server/go.mod names it as a tool: a module of its own, so
+// that nothing of ours chooses the versions that the server is built from.
 const serverPackage = "k8s.io/kubernetes/cmd/kube-apiserver"
+
+// serverModule is where that go.mod is.
+const serverModule = "server"
 
 // Binary returns the path of kube-apiserver in the version that go.mod requires. It builds the server on the
 // first call (about twelve minutes of CPU time) and keeps it in
 // ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/kube-apiserver-<version>; progress goes to log. The working
-// directory has to be inside this module. Processes may call it concurrently: one builds, the others wait.
+// directory has to be the one of this module. Processes may call it concurrently: one builds, the others wait.
 func Binary(ctx context.Context, log io.Writer) (string, error) {
-	version, err := output(ctx, "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := output(ctx, "go", "-C", serverModule, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
-		return "", fmt.Errorf("finding the version of Kubernetes (run this inside test/kubernetes): %w", err)
+		return "", fmt.Errorf("finding the version of Kubernetes (run this in test/kubernetes): %w", err)
 	}
 	cache, err := cacheDir()
 	if err != nil {
@@ -57,24 +61,34 @@ func Binary(ctx context.Context, log io.Writer) (string, error) {
 // Etcd returns the path of etcd. A missing one is installed with apt when that needs no password; otherwise
 // the error is the line to type.
 func Etcd(ctx context.Context, log io.Writer) (string, error) {
-	if path, err := exec.LookPath("etcd"); err == nil {
+	return installed(ctx, log, "etcd", "etcd-server")
+}
+
+// Kubectl returns the path of kubectl, and installs it as [Etcd] does.
+func Kubectl(ctx context.Context, log io.Writer) (string, error) {
+	return installed(ctx, log, "kubectl", "kubernetes-client")
+}
+
+func installed(ctx context.Context, log io.Writer, command, pkg string) (string, error) {
+	if path, err := exec.LookPath(command); err == nil {
 		return path, nil
 	}
-	shell := []string{"sh", "-c", etcdInstall}
+	line := aptInstall + pkg
+	shell := []string{"sh", "-c", line}
 	if os.Geteuid() != 0 {
 		if exec.CommandContext(ctx, "sudo", "-n", "true").Run() != nil {
-			return "", fmt.Errorf("etcd is missing and this user may not install it; run: sudo sh -c '%s'", etcdInstall)
+			return "", fmt.Errorf("%s is missing and this user may not install it; run: sudo sh -c '%s'", command, line)
 		}
 		shell = append([]string{"sudo", "-n"}, shell...)
 	}
-	fmt.Fprintln(log, "etcd is missing, installing it:", etcdInstall)
+	fmt.Fprintf(log, "%s is missing, installing it: %s\n", command, line)
 	install := exec.CommandContext(ctx, shell[0], shell[1:]...)
 	install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	install.Stdout, install.Stderr = log, log
 	if err := install.Run(); err != nil {
-		return "", fmt.Errorf("installing etcd (%s): %w", etcdInstall, err)
+		return "", fmt.Errorf("installing %s (%s): %w", command, line, err)
 	}
-	return exec.LookPath("etcd")
+	return exec.LookPath(command)
 }
 
 // build compiles into a temporary file beside path and renames it, so that an interrupted build leaves
@@ -90,7 +104,7 @@ func build(ctx context.Context, log io.Writer, version, path string) error {
 	// Without a version the server calls itself v0.0.0-master. The symbol table and DWARF data are a third of
 	// the file.
 	flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version
-	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", part.Name(), serverPackage)
+	compile := exec.CommandContext(ctx, "go", "-C", serverModule, "build", "-trimpath", "-ldflags", flags, "-o", part.Name(), serverPackage)
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
 	compile.Stdout, compile.Stderr = log, log
 	compile.Cancel = func() error { return compile.Process.Signal(os.Interrupt) } // lets it end its compilers and remove its files

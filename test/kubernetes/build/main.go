@@ -1,5 +1,5 @@
 // Command build makes sure that the servers of the Kubernetes tests exist: it builds kube-apiserver into the
-// user's cache directory, installs etcd where it may, and prints both paths. It has its own command because
+// user's cache directory, installs etcd and kubectl where it may, and prints the paths. It has its own command because
 // the first build takes longer than the time limit of "go test".
 package main
 
@@ -20,11 +20,16 @@ func main() {
 	if err != nil {
 		fail(err)
 	}
+	kubectl, err := kubernetes.Kubectl(ctx, os.Stderr)
+	if err != nil {
+		fail(err)
+	}
 	server, err := kubernetes.Binary(ctx, os.Stderr)
 	if err != nil {
 		fail(err)
 	}
 	fmt.Println(etcd)
+	fmt.Println(kubectl)
 	fmt.Println(server)
 }
 
