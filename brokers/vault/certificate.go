@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
@@ -49,8 +50,8 @@ func parseRequest(text string) (request, error) {
 		return refused(fmt.Sprintf("is longer than %d characters", maxCSR))
 	}
 	der, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return refused("is not base64 (RFC 4648 section 4)")
+	if err != nil || strings.ContainsAny(text, "\r\n") { // which the decoder passes over
+		return refused("is not base64 in one line (RFC 4648 section 4)")
 	}
 	r, err := x509.ParseCertificateRequest(der)
 	if err != nil {

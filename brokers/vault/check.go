@@ -196,6 +196,8 @@ func (c *checking) together(scopes map[string]Scope) {
 		for _, other := range names[:i] {
 			a, b := scopes[name], scopes[other]
 			switch {
+			case a.Role == b.Role && a.Batch != b.Batch:
+				c.refuse("scopes."+name+".batch", "scopes %s and %s log in with the role %s, which makes tokens of one type; use two roles", other, name, a.Role)
 			case a.form() != b.form():
 				c.refuse("scopes."+name, "scopes %s and %s make different things (%s, %s); give each a target of its own", other, name, word(b), word(a))
 			case !addable(a, b) && !slices.Contains(a.Covers, other) && !slices.Contains(b.Covers, name):

@@ -101,6 +101,9 @@ func TestUnsafeSettingsDoNotLoad(t *testing.T) {
 		"two sorts": {"scopes.write", "a target of its own", func(_ *vault.Settings, m map[string]vault.Scope) {
 			m["write"] = vault.Scope{Role: "orders", Read: "database/creds/rw", Covers: []string{"read"}}
 		}},
+		"a role of two types": {"scopes.write.batch", "two roles", func(_ *vault.Settings, m map[string]vault.Scope) {
+			m["write"] = vault.Scope{Role: "orders", Batch: true, Covers: []string{"read"}}
+		}},
 		"covering what is not there": {"scopes.read.covers[0]", "no scope", scope(func(s *vault.Scope) { s.Covers = []string{"other"} })},
 		"covering each other": {"scopes.read.covers[0]", "each other", func(_ *vault.Settings, m map[string]vault.Scope) {
 			m["read"] = vault.Scope{Role: "r", Read: "database/creds/ro", Covers: []string{"write"}}

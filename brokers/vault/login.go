@@ -59,7 +59,6 @@ func (b *Broker) login(ctx context.Context, role, id string, who origin, batch b
 	if err != nil {
 		return token{}, fmt.Errorf("%w: signing the assertion for Vault: %w", brokers.ErrUnavailable, err)
 	}
-
 	a, err := b.vault.do(ctx, call{what: "logging in", path: "auth/" + b.settings.mount() + "/login", body: map[string]string{"role": role, "jwt": jwt}})
 	t, wrong := a.token(now)
 	if err == nil {
@@ -101,7 +100,7 @@ func (a answer) isOf(batch bool) error {
 	case batch && (kind != "batch" || a.Auth.Accessor != "" || a.Auth.Renewable):
 		return fmt.Errorf("%w: the role makes no batch tokens, and the scope says so; set token_type=batch", brokers.ErrMisconfigured)
 	case !batch && kind != "service":
-		return fmt.Errorf("%w: the role makes tokens of type %q, and only service tokens can be revoked; set token_type=service, or say batch: true", brokers.ErrMisconfigured, kind)
+		return fmt.Errorf("%w: the role makes no service tokens, and nothing else can be revoked; set token_type=service, or say batch: true", brokers.ErrMisconfigured)
 	case !batch && !printable(a.Auth.Accessor):
 		return fmt.Errorf("%w: the token has no accessor, so it could not be revoked", brokers.ErrMisconfigured)
 	}

@@ -160,7 +160,10 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	m := &mint{Broker: b, order: o, scope: s, wrapped: b.Forms()[0] == WrappingType && o.Form() != s.form() || o.Form() == WrappingType}
+	if f := o.Form(); f != "" && !slices.Contains(b.Forms(), f) {
+		return brokers.Credential{}, fmt.Errorf("vault, target %s: %w: it has no credential of that type", b.target.Name, brokers.ErrInput)
+	}
+	m := &mint{Broker: b, order: o, scope: s, wrapped: b.settings.WrapTTL > 0 && o.Form() != s.form()}
 	c, err := m.run(ctx)
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("vault, target %s: %w", b.target.Name, err)

@@ -697,6 +697,9 @@ func TestGrantWithoutAMeaningMakesNothing(t *testing.T) {
 	if got := c.paths(); !strings.HasSuffix(got, "database/creds/rw") {
 		t.Errorf("both scopes asked for %s, want what covers both", got)
 	}
+	if _, err := b.Mint(t.Context(), order(t, 5*time.Minute, "read").WithForm(vault.WrappingType)); !errors.Is(err, brokers.ErrInput) {
+		t.Errorf("a form that the target does not have: %v, want ErrInput", err)
+	}
 	if _, err := b.Mint(t.Context(), order(t, 1400*time.Millisecond, "read")); !errors.Is(err, brokers.ErrTooShort) {
 		t.Errorf("a grant that ends at once: %v, want ErrTooShort", err)
 	}
