@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
@@ -46,6 +47,7 @@ var forms = []struct {
 	{"env", nil, writeEnv},
 	{"pgpass", []string{"postgresql"}, writePgpass},
 	{"mysql", []string{"mysql"}, writeMySQL},
+	{"kubectl", []string{"kubernetes-token", string(oidc.AccessTokenType), string(oidc.JWTTokenType)}, writeExec},
 }
 
 func formNames() []string {
@@ -144,6 +146,19 @@ func writeMySQL(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
 	}
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// writeExec writes an ExecCredential (client.authentication.k8s.io/v1), as kubectl reads it from its exec plugin.
+func writeExec(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+	type status struct {
+		Token   string    `json:"token"`
+		Expires time.Time `json:"expirationTimestamp"`
+	}
+	return writeJSON(w, struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Status     status `json:"status"`
+	}{"client.authentication.k8s.io/v1", "ExecCredential", status{out.AccessToken, time.Now().Add(time.Duration(out.ExpiresIn) * time.Second).UTC().Truncate(time.Second)}}, "")
 }
 
 // writeFile puts what write writes in the place of a file, at once and for its owner alone.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
@@ -55,6 +56,30 @@ func TestLoginsAreWrittenAsTheirClientsReadThem(t *testing.T) {
 		if err := printCredential(&b, form, out); err == nil || b.Len() > 0 {
 			t.Errorf("-o %s of another kind wrote %q (%v)", form, b.String(), err)
 		}
+	}
+}
+
+// kubectl forgets a token when it is over; test/kubernetes has it run the command.
+func TestTokensAreWrittenAsKubectlReadsThem(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []oidc.TokenType{brokers.TypePrefix + "kubernetes-token", oidc.AccessTokenType} {
+		out := &oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: kind, TokenType: "Bearer", ExpiresIn: 600}
+		var got struct {
+			APIVersion, Kind string
+			Status           struct {
+				Token   string
+				Expires time.Time `json:"expirationTimestamp"`
+			}
+		}
+		if err := json.Unmarshal([]byte(printed(t, "kubectl", out)), &got); err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(got.Status.Expires); got.APIVersion != "client.authentication.k8s.io/v1" || got.Kind != "ExecCredential" || got.Status.Token != "a.b.c" || left > 600*time.Second || left < 590*time.Second {
+			t.Errorf("-o kubectl wrote %+v", got)
+		}
+	}
+	if err := printCredential(io.Discard, "kubectl", answerOf(t, "mysql", map[string]any{})); err == nil {
+		t.Error("-o kubectl took a MySQL login")
 	}
 }
 

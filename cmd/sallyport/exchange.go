@@ -25,7 +25,7 @@ func newExchange() *cobra.Command {
 
 -o says how it is written. token: what access_token says, which is also what revokes it. json: the whole answer. env: for
 eval, under the names that the vendors' clients read (PGHOST ..., VAULT_TOKEN, REDIS_URL, SALLYPORT_TOKEN). pgpass: a line for
-PGPASSFILE. mysql: a file for --defaults-extra-file.
+PGPASSFILE. mysql: a file for --defaults-extra-file. kubectl: what kubectl reads from an exec plugin.
 
 With --actor-token-file the credential is for the subject, and says that the actor acts for it; a rule has to
 allow that actor to act.`,
