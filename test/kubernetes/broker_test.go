@@ -70,7 +70,7 @@ func newOther(ctx context.Context, t *testing.T) *other {
 	}
 	as := newKubectl(t, c, c.admin)
 	for _, target := range []string{"suite", "facts"} {
-		manifests := trustOf(ctx, t, targets, target, "-o", "rbac")
+		manifests := trustOf(ctx, t, "https://sts.example", targets, target, "-o", "rbac")
 		if out, err := as.run(ctx, manifests, "apply", "-f", "-"); err != nil {
 			t.Fatalf("applying what sallyport trust kubernetes prints: %v\n%s", err, out)
 		}
@@ -93,17 +93,18 @@ kubernetes:
 `, name, scopes, o.Issuer, o.Authority.CAFile, name, access, o.login)
 }
 
-// trustOf runs `sallyport trust kubernetes` on a configuration with these files.
-func trustOf(ctx context.Context, t *testing.T, config files, target string, flags ...string) string {
+// trustOf runs `sallyport trust kubernetes` on the configuration of an issuer with these files.
+func trustOf(ctx context.Context, t *testing.T, issuer string, config files, target string, flags ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	WriteFile(t, filepath.Join(dir, "kek"), []byte(strings.Repeat("A", 43)+"="), 0o600)
 	WriteFile(t, filepath.Join(dir, "sallyport.yaml"), []byte(`
-issuer: http://127.0.0.1:8443
+issuer: `+issuer+`
 listen: {workload: 127.0.0.1:8443}
-tls: off
+tls: {cert_file: tls.crt, key_file: tls.key}
 signing: {seal_with: {file: kek}}
 `), 0o600)
+	NewAuthority(t, dir).Issue(t, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	WriteFile(t, filepath.Join(dir, "trust", "prod.yaml"), []byte(`
 trust_domain: prod.example
 issuers:

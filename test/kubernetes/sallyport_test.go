@@ -22,6 +22,7 @@ import (
 // sallyport is a running server, used over its public endpoints and nothing else.
 type sallyport struct {
 	url    string
+	admin  string // path of the admin socket
 	client *http.Client
 }
 
@@ -35,6 +36,12 @@ func startSallyport(ctx context.Context, t *testing.T, port int, authority *Auth
 	t.Helper()
 	dir := t.TempDir()
 	ops := FreePort(t)
+	sockets, err := os.MkdirTemp("", "sp") // short: a socket's path has room for 100 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
+	admin := filepath.Join(sockets, "admin")
 	kek := make([]byte, 32)
 	_, _ = rand.Read(kek) // never fails: crypto/rand ends the program instead
 
@@ -42,12 +49,12 @@ func startSallyport(ctx context.Context, t *testing.T, port int, authority *Auth
 	WriteFile(t, filepath.Join(dir, "secrets", "kek"), []byte(base64.StdEncoding.EncodeToString(kek)), 0o600)
 	WriteFile(t, filepath.Join(dir, "sallyport.yaml"), fmt.Appendf(nil, `
 issuer: %s
-listen: {workload: 127.0.0.1:%d, ops: 127.0.0.1:%d}
+listen: {workload: 127.0.0.1:%d, ops: 127.0.0.1:%d, admin: "unix:%s"}
 tls: {cert_file: tls.crt, key_file: tls.key}
 data_dir: data
 signing: {seal_with: {file: secrets/kek}}
 audit: {dir: data/audit, durability: process}
-`, LoopbackURL(port), port, ops), 0o600)
+`, LoopbackURL(port), port, ops, admin), 0o600)
 	for name, content := range config {
 		WriteFile(t, filepath.Join(dir, name), []byte(content), 0o600)
 	}
@@ -65,7 +72,7 @@ audit: {dir: data/audit, durability: process}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	operations := newClient("http://127.0.0.1:"+strconv.Itoa(ops), nil, "")
-	err := poll(ctx, 50*time.Millisecond, func() error {
+	err = poll(ctx, 50*time.Millisecond, func() error {
 		if err := p.Exited(); err != nil {
 			return permanent{err}
 		}
@@ -76,7 +83,7 @@ audit: {dir: data/audit, durability: process}
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &sallyport{url: LoopbackURL(port), client: &http.Client{Transport: transport, Timeout: 15 * time.Second}}
+	return &sallyport{url: LoopbackURL(port), admin: admin, client: &http.Client{Transport: transport, Timeout: 15 * time.Second}}
 }
 
 // sallyportBinary returns SALLYPORT_BIN, or builds the binary of this working tree.
