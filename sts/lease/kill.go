@@ -27,6 +27,12 @@ type Receipt struct {
 	Reason string
 }
 
+// interim is a receipt, and whether the lease was killed and has to be once more.
+type interim struct {
+	Receipt
+	again bool
+}
+
 // Pending is the state of a receipt that says only that the attempts go on.
 const Pending = "pending"
 
@@ -43,10 +49,10 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 		return nil, err
 	}
 	var mu sync.Mutex
-	receipts := map[string]Receipt{}
+	receipts := map[string]interim{}
 	for target, list := range byTarget {
 		for _, l := range list {
-			receipts[l.ID] = Receipt{Lease: l.ID, Target: target, State: Pending}
+			receipts[l.ID] = interim{Receipt: Receipt{Lease: l.ID, Target: target, State: Pending}}
 		}
 	}
 	done := make(chan struct{})
@@ -55,7 +61,7 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 		var all sync.WaitGroup
 		for target, list := range byTarget {
 			all.Go(func() {
-				k.killAll(context.WithoutCancel(ctx), target, list, func(r Receipt) { // who stops waiting does not stop the killing
+				k.killAll(context.WithoutCancel(ctx), target, list, func(r interim) { // who stops waiting does not stop the killing
 					mu.Lock()
 					defer mu.Unlock()
 					receipts[r.Lease] = r
@@ -66,6 +72,7 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 	})
 	select {
 	case <-done:
+		k.await(ctx, receipts)
 	case <-ctx.Done():
 	}
 	mu.Lock()
@@ -73,15 +80,47 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 	out := make([]Receipt, 0, len(receipts))
 	for _, id := range ids {
 		if r, ok := receipts[id]; ok {
-			out = append(out, r)
+			out = append(out, r.Receipt)
 		}
 	}
 	return out, nil
 }
 
+// await waits for mints that ran while they were killed: whoever ends one closes its lease when it is dead. Nobody else has
+// the receipts any more.
+func (k *Keeper) await(ctx context.Context, receipts map[string]interim) {
+	var left []string
+	for id, r := range receipts {
+		if r.again {
+			left = append(left, id)
+		}
+	}
+	for rest := time.Millisecond; len(left) > 0; rest = min(2*rest, tickEvery) {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+			return
+		}
+		var there []string
+		_, err := k.update(ctx, left, func(l *Lease) Verdict {
+			there = append(there, l.ID)
+			return Leave
+		})
+		if err != nil {
+			return
+		}
+		for _, id := range left {
+			if !slices.Contains(there, id) {
+				receipts[id] = interim{Receipt: Receipt{Lease: id, Target: receipts[id].Target, State: brokers.Dead.String(), At: k.Now()}}
+			}
+		}
+		left = there
+	}
+}
+
 // killAll kills leases of one target, so many at a time. When the target does not answer, or Run has ended, the rest is
 // for later.
-func (k *Keeper) killAll(ctx context.Context, target string, list []Lease, tell func(Receipt)) {
+func (k *Keeper) killAll(ctx context.Context, target string, list []Lease, tell func(interim)) {
 	for len(list) > 0 {
 		part := list[:min(batch, len(list))]
 		list = list[len(part):]
@@ -143,7 +182,7 @@ func idsOf(list []Lease) []string {
 
 // kill tries to kill leases of one target, and keeps what came of it. The error says that none could be reached, or that
 // what came of it could not be kept.
-func (k *Keeper) kill(ctx context.Context, target string, list []Lease) ([]Receipt, error) {
+func (k *Keeper) kill(ctx context.Context, target string, list []Lease) ([]interim, error) {
 	results := k.attempt(ctx, target, list)
 	reached := false
 	at := make(map[string]int, len(list))
@@ -164,15 +203,16 @@ func (k *Keeper) kill(ctx context.Context, target string, list []Lease) ([]Recei
 		}
 	}
 	k.killed(target, results)
-	out := make([]Receipt, len(list))
+	out := make([]interim, len(list))
 	for i, l := range list {
-		r, f := results[i], fates[l.ID]
-		out[i] = Receipt{Lease: l.ID, Target: target, State: Pending}
+		r := results[i]
+		f, asked := fates[l.ID]
+		out[i].Receipt = Receipt{Lease: l.ID, Target: target, State: Pending}
 		switch {
 		case r.Err != nil:
 			out[i].Reason = faultOf(r.Err)
-		case f.again || k.unsettled(&l):
-			out[i].Reason = "its mint may still be at work; it is killed once more when that is over"
+		case f.again, !asked && k.unsettled(&l):
+			out[i].Reason, out[i].again = "its mint may still be at work; it is killed once more when that is over", true
 		default:
 			out[i].State, out[i].At, out[i].Reason = r.Receipt.State.String(), r.Receipt.At, r.Receipt.Reason
 		}

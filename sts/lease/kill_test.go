@@ -75,19 +75,22 @@ func TestKillingFailsUntilItDoesNot(t *testing.T) {
 		}
 		w.run(10 * time.Minute)
 		w.nothing("after a while")
-		rests := map[time.Duration]bool{}
+		rests, grown := map[time.Duration]bool{}, map[time.Duration]bool{}
 		for i := 1; i < len(at); i++ {
 			rest := at[i].Sub(at[i-1])
 			rests[rest] = true
 			if rest > 31*time.Second {
 				t.Errorf("attempt %d came %s after the one before, want at most half a minute", i, rest)
 			}
+			if i >= 7 {
+				grown[rest] = true
+			}
 			if i >= 7 && rest < 14*time.Second {
 				t.Errorf("attempt %d came %s after the one before, want rests that have grown", i, rest)
 			}
 		}
-		if len(at) != 13 || len(rests) < 6 {
-			t.Errorf("%d attempts with %d different rests between them, want 13 with jitter", len(at), len(rests))
+		if len(at) != 13 || len(rests) < 6 || len(grown) < 3 {
+			t.Errorf("%d attempts with %d different rests between them, %d when they have grown, want 13 with jitter", len(at), len(rests), len(grown))
 		}
 	})
 }

@@ -138,7 +138,9 @@ func TestWhatIsRevokedWhileItIsMintedIsKilledAndNotHandedOut(t *testing.T) {
 		w := newWorld(t)
 		o := w.order("a", "root")
 		w.up().onMint = func(_ context.Context, o brokers.Order, make func()) (brokers.Credential, error) {
-			receipts, err := w.keeper.Kill(t.Context(), "root", "incident")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			receipts, err := w.keeper.Kill(ctx, "root", "incident")
 			if err != nil || len(receipts) != 1 || receipts[0].State != lease.Pending {
 				t.Errorf("killing what is being made: %+v (%v), want pending: it may come to be yet", receipts, err)
 			}
@@ -156,6 +158,30 @@ func TestWhatIsRevokedWhileItIsMintedIsKilledAndNotHandedOut(t *testing.T) {
 		if e := w.endings(); len(e) != 1 || e[0].lease.Why != "incident" {
 			t.Errorf("told of its end: %+v, want once, by the incident", e)
 		}
+	})
+}
+
+// Who revokes while a mint runs is told of its end, if he waits for it.
+func TestAKillWaitsForTheMintThatItInterrupts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		minting := make(chan struct{})
+		w.up().onMint = func(_ context.Context, o brokers.Order, make func()) (brokers.Credential, error) {
+			close(minting)
+			time.Sleep(3 * time.Second)
+			make()
+			return credential(o), nil
+		}
+		go w.keeper.Run(t.Context())
+		go func() { _, _ = w.mint(w.order("a", "root")) }()
+		<-minting
+		receipts, err := w.keeper.Kill(t.Context(), "root", "incident")
+		if err != nil || len(receipts) != 1 || receipts[0].State != "dead" || receipts[0].Target != aTarget {
+			t.Errorf("the receipt is %+v (%v), want dead", receipts, err)
+		}
+		w.nothing("when the receipt says dead")
+		w.keeper.Withdraw(t.Context(), "nobody")
 	})
 }
 
