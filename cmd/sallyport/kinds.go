@@ -4,6 +4,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/brokers/postgres"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -27,6 +28,7 @@ func kinds() (config.Kinds, error) {
 	bs, err := brokers.NewSet(
 		jwt.Kind(),
 		kubernetesbroker.Kind(),
+		postgres.Kind(),
 		vault.Kind(),
 	)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/brokers/postgres"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -48,7 +49,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), postgres.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}
