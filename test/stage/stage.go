@@ -263,14 +263,33 @@ type Lease struct {
 	Fault string `json:"fault"`
 }
 
-// Leases asks the admin listener for all leases of a target, "" for those of all.
-func (n *Node) Leases(target string) ([]Lease, error) {
-	hc := &http.Client{Timeout: client.Timeout, Transport: &http.Transport{
+// operator is a client of the admin listener.
+func (n *Node) operator() *http.Client {
+	return &http.Client{Timeout: client.Timeout, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", n.Admin)
 		},
 	}}
+}
+
+// RevokeLease kills by the id of a lease, as `sallyport revoke lease=ID` does.
+func (n *Node) RevokeLease(id string) error {
+	resp, err := n.operator().Post("http://admin/admin/v1/revocations", "application/json", strings.NewReader(fmt.Sprintf(`{"lease":%q}`, id)))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("revoking lease %s is answered with %d %s", id, resp.StatusCode, said)
+	}
+	return nil
+}
+
+// Leases asks the admin listener for all leases of a target, "" for those of all.
+func (n *Node) Leases(target string) ([]Lease, error) {
+	hc := n.operator()
 	var all []Lease
 	query := url.Values{"limit": {"1000"}}
 	if target != "" {
