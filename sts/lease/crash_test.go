@@ -202,3 +202,28 @@ func TestACrashAtAnyStepOfAKillLeavesNothingAlive(t *testing.T) {
 		})
 	}
 }
+
+// Of one replica nobody else can be minting: what a crash left is killed at once when it starts again, not when it is due.
+func TestAdoptTakesOverAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		f := &fuse{left: -1}
+		w.burn(f)
+		o := w.order("a")
+		f.set(7) // after it is made
+		process(func() { _, _ = w.mint(o) })
+		f.set(-1)
+		if names := w.up().names(); len(names) != 1 {
+			t.Fatalf("%v live; the test looks at nothing", names)
+		}
+		w.start()
+		if err := w.keeper.Adopt(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.run(time.Second)
+		if names := w.up().names(); len(names) != 0 {
+			t.Errorf("a second after the start %v live", names)
+		}
+	})
+}

@@ -402,7 +402,7 @@ func TestEntriesOfStrangersAreNotActedUpon(t *testing.T) {
 	}
 	due := newLease("due", "root")
 	due.Due = leaseTime
-	mustOpen(t, ledger, newLease("changed", "root"), newLease("moved", "root"), newLease("cut", "root"), newLease("list", "root"), newLease("foreign", "root"), due)
+	mustOpen(t, ledger, newLease("changed", "root"), newLease("moved", "root"), newLease("cut", "root"), newLease("list", "root"), newLease("foreign", "root"), newLease("sibling", "root"), due)
 	get := func(id string) string { return s.Client.Get(ctx, tag+"lease:"+id).Val() }
 	put := func(id, entry string) { s.Client.Set(ctx, tag+"lease:"+id, entry, 0) }
 	put("changed", strings.Replace(get("changed"), `"live"`, `"dying"`, 1))
@@ -417,10 +417,12 @@ func TestEntriesOfStrangersAreNotActedUpon(t *testing.T) {
 	}
 	mustOpen(t, stranger, newLease("foreign", "root"))
 	put("foreign", s.Client.Get(ctx, "{x}:lease:foreign").Val())
+	mustOpen(t, leases(t, open(t, s, "y")), newLease("sibling", "root")) // of a deployment that was copied, with its key
+	put("sibling", s.Client.Get(ctx, "{y}:lease:sibling").Val())
 	for i := range 300 { // more than are asked for at once
 		s.Client.ZAdd(ctx, tag+"leases:due:orders-db", goredis.Z{Score: 1, Member: fmt.Sprint("junk", i)})
 	}
-	for _, id := range []string{"changed", "moved", "cut", "foreign"} {
+	for _, id := range []string{"changed", "moved", "cut", "foreign", "sibling"} {
 		s.Client.ZAdd(ctx, tag+"leases:due:orders-db", goredis.Z{Score: 1, Member: id})
 	}
 
@@ -434,7 +436,7 @@ func TestEntriesOfStrangersAreNotActedUpon(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].ID != "due" {
 		t.Errorf("due is %+v (%v), behind all that is not", got, err)
 	}
-	for _, id := range []string{"changed", "moved", "cut", "foreign"} {
+	for _, id := range []string{"changed", "moved", "cut", "foreign", "sibling"} {
 		if _, err := ledger.Find(ctx, "print-"+id); !errors.Is(err, lease.ErrUnknown) {
 			t.Errorf("finding %s: %v, want ErrUnknown", id, err)
 		}
@@ -448,7 +450,7 @@ func TestEntriesOfStrangersAreNotActedUpon(t *testing.T) {
 			t.Errorf("a lease is opened over the entry of %s: %v", id, err)
 		}
 	}
-	done, err := ledger.Update(ctx, []string{"changed", "moved", "cut", "list", "foreign"}, func(l *lease.Lease) lease.Verdict {
+	done, err := ledger.Update(ctx, []string{"changed", "moved", "cut", "list", "foreign", "sibling"}, func(l *lease.Lease) lease.Verdict {
 		t.Errorf("asked about %s", l.ID)
 		return lease.Remove
 	})
@@ -510,7 +512,7 @@ func TestWhatIsDueComesInItsOrderToTheMicrosecond(t *testing.T) {
 		l.Due = leaseTime.Add(time.Duration(20-i) * time.Microsecond)
 		mustOpen(t, ledger, l)
 	}
-	got, err := ledger.Due(t.Context(), "orders-db", leaseTime.Add(10*time.Microsecond), 5)
+	got, err := ledger.Due(t.Context(), "orders-db", leaseTime.Add(time.Second), 5)
 	var ids []string
 	for _, l := range got {
 		ids = append(ids, l.ID)
@@ -520,5 +522,16 @@ func TestWhatIsDueComesInItsOrderToTheMicrosecond(t *testing.T) {
 	}
 	if got, err := ledger.Due(t.Context(), "orders-db", leaseTime.Add(10*time.Microsecond-time.Nanosecond), 20); err != nil || len(got) != 9 {
 		t.Errorf("a nanosecond before the tenth %d are due (%v), want 9", len(got), err)
+	}
+}
+
+func TestLeasesAreFoundUnderAPrefixThatWouldBeAPattern(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	ledger := leases(t, open(t, s, `[p*?\`))
+	mustOpen(t, ledger, newLease("a"))
+	s.Client.Del(t.Context(), `{[p*?\}:leases`)
+	if err := ledger.Rebuild(t.Context()); err != nil || len(every(t, ledger)) != 1 {
+		t.Errorf("after its index was lost %v are found (%v)", every(t, ledger), err)
 	}
 }
