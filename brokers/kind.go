@@ -22,6 +22,9 @@ type Kind struct {
 type Capabilities struct {
 	// MinLifetime is the shortest life that the upstream can give; 0 for any. A target or rule below it does not load.
 	MinLifetime time.Duration
+	// Credentials are the forms that no standard describes, by their issued_token_type: a zero value of what access_token
+	// holds as JSON, or "" for one opaque string.
+	Credentials map[string]any
 }
 
 // Target is what a broker knows of the target it serves.

@@ -98,7 +98,7 @@ var (
 
 // Kind returns the kind for a binary's list.
 func Kind() brokers.Kind {
-	return brokers.NewKind("kubernetes", brokers.Capabilities{MinLifetime: MinLifetime}, check, build)
+	return brokers.NewKind("kubernetes", brokers.Capabilities{MinLifetime: MinLifetime, Credentials: map[string]any{Type: ""}}, check, build)
 }
 
 func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps) (brokers.Broker, error) {

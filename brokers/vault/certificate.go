@@ -83,10 +83,10 @@ func parseRequest(text string) (request, error) {
 // x509Cert is a certificate as access_token carries it. The key is where it always was.
 type x509Cert struct {
 	Type        string   `json:"type"`
-	Certificate string   `json:"certificate"` // PEM
-	Chain       []string `json:"chain"`       // PEM, the issuer first
-	Serial      string   `json:"serial"`      // hexadecimal
-	Expires     string   `json:"expires_at"`
+	Certificate string   `json:"certificate" jsonschema_description:"The certificate, PEM. Its key is where it always was."`
+	Chain       []string `json:"chain" jsonschema_description:"Certificates above it, PEM, the issuer first."`
+	Serial      string   `json:"serial" jsonschema_description:"Serial number, hexadecimal."`
+	Expiration  string   `json:"expiration" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339)."`
 }
 
 // signature is the body of pki/sign/ROLE. Every name is ours; lists are lists, so that nothing in a name can split it.

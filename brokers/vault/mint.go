@@ -195,11 +195,11 @@ func (m *mint) wrapping(a answer, path string, ttl time.Duration, ends time.Time
 
 // vaultSecret is a secret as access_token carries it.
 type vaultSecret struct {
-	Type    string          `json:"type"`
-	Data    json.RawMessage `json:"data"`
-	Lease   string          `json:"lease_id,omitempty"`
-	Static  bool            `json:"static,omitempty"` // it works after the grant
-	Expires string          `json:"expires_at,omitempty"`
+	Type       string          `json:"type"`
+	Data       json.RawMessage `json:"data" jsonschema_description:"What Vault returned as data; its members are those of the engine."`
+	Lease      string          `json:"lease_id,omitempty" jsonschema_description:"Vault's lease of a dynamic secret."`
+	Static     bool            `json:"static,omitempty" jsonschema_description:"The secret works after the grant: it is a stored one."`
+	Expiration string          `json:"expiration,omitempty" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339). Absent for a stored one."`
 }
 
 // secret reads the scope's path.
@@ -243,7 +243,7 @@ func (m *mint) secret(ctx context.Context, t token) (brokers.Credential, error) 
 	ends = earliest(ends, m.end())
 	s := vaultSecret{Type: "vault-secret", Data: a.Data, Lease: a.LeaseID, Static: m.scope.Static}
 	if !s.Static {
-		s.Expires = ends.UTC().Format(time.RFC3339)
+		s.Expiration = ends.UTC().Format(time.RFC3339)
 	}
 	value, err := brokers.Object(s)
 	if err != nil {

@@ -96,7 +96,10 @@ var (
 )
 
 // Kind returns the kind for a binary's list.
-func Kind() brokers.Kind { return brokers.NewKind("vault", brokers.Capabilities{}, check, build) }
+func Kind() brokers.Kind {
+	forms := map[string]any{TokenType: "", WrappingType: "", SecretType: vaultSecret{}, CertType: x509Cert{}}
+	return brokers.NewKind("vault", brokers.Capabilities{Credentials: forms}, check, build)
+}
 
 func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps) (brokers.Broker, error) {
 	if d.Assertions == nil || d.Issuer == "" || d.Now == nil {

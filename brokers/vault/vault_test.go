@@ -492,7 +492,7 @@ func TestStaticSecretSaysThatItOutlivesTheGrant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := cred.Value.Reveal(); !strings.Contains(v, `"static":true`) || strings.Contains(v, "expires_at") {
+	if v := cred.Value.Reveal(); !strings.Contains(v, `"static":true`) || strings.Contains(v, "expiration") {
 		t.Errorf("the secret is %s", v)
 	}
 	if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != brokers.DiesAt || !strings.Contains(r.Reason, "also after this instant") {

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -105,7 +107,7 @@ func count(n int, what string) string {
 func newSchema() *cobra.Command {
 	return &cobra.Command{
 		Use:     "schema DIR",
-		Short:   "Write the JSON Schemas of the configuration files, for editors",
+		Short:   "Write the JSON Schemas of the configuration files, for editors, and of credentials",
 		Example: "sallyport schema ./schema",
 		Args:    exactArgs(1, "the directory to write to"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -123,6 +125,20 @@ func newSchema() *cobra.Command {
 			for _, name := range []string{"sallyport", "trust", "target", "policy", "cases"} {
 				path := filepath.Join(args[0], name+".json")
 				if err := os.WriteFile(path, schemas[name], 0o644); err != nil {
+					return err
+				}
+				fmt.Fprintln(c.OutOrStdout(), "wrote", path)
+			}
+			credentials, err := config.CredentialSchemas(k.Brokers)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Join(args[0], "credential"), 0o755); err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(credentials)) {
+				path := filepath.Join(args[0], "credential", name+".json")
+				if err := os.WriteFile(path, credentials[name], 0o644); err != nil {
 					return err
 				}
 				fmt.Fprintln(c.OutOrStdout(), "wrote", path)
