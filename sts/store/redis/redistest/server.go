@@ -22,6 +22,7 @@ const patience = 20 * time.Second
 // Server is a redis-server process. Methods are not for concurrent use.
 type Server struct {
 	URL      string // with the password
+	Address  string // HOST:PORT of a node, see [StartNode]
 	Password string
 	Client   *redis.Client // of the test
 	dir      string

@@ -1,0 +1,60 @@
+package redistest
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// StartNode runs a server on a loopback port, for tests in which somebody stands between it and its client, or its users
+// matter: it has an aclfile, and keeps nothing but that. config is added to its configuration, line by line; "port 0"
+// leaves the plain port out.
+func StartNode(config ...string) (*Server, error) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, errors.New("redis-server is missing; install it with: apt-get install -y redis-server")
+	}
+	dir, err := os.MkdirTemp("", "redis-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, Password: rand.Text()}
+	if s.Address, err = freeAddress(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	_, port, _ := net.SplitHostPort(s.Address)
+	socket := filepath.Join(dir, "s")
+	conf := fmt.Sprintf("bind 127.0.0.1\nport %s\nunixsocket %s\nunixsocketperm 700\ndir %s\nsave \"\"\naclfile %s\nlogfile %s\ndaemonize no\n", port, socket, dir, s.ACLFile(), s.LogFile())
+	for _, line := range config {
+		conf += line + "\n"
+	}
+	users := "user default on >" + s.Password + " ~* &* +@all\n" // the file must be there before the server is
+	if err := errors.Join(os.WriteFile(s.ACLFile(), []byte(users), 0o600), os.WriteFile(filepath.Join(dir, "redis.conf"), []byte(conf), 0o600)); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s.URL = "redis://:" + s.Password + "@" + s.Address
+	s.Client = redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Password: s.Password, Protocol: 2, DisableIdentity: true})
+	if err := s.Run(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// ACLFile is where the users of a node are saved.
+func (s *Server) ACLFile() string { return filepath.Join(s.dir, "users.acl") }
+
+// LogFile is the log of a node.
+func (s *Server) LogFile() string { return filepath.Join(s.dir, "redis.log") }
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
