@@ -4,7 +4,9 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/brokers/mysql"
 	"github.com/sallyport-sts/sallyport/brokers/postgres"
+	"github.com/sallyport-sts/sallyport/brokers/redis"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -28,7 +30,9 @@ func kinds() (config.Kinds, error) {
 	bs, err := brokers.NewSet(
 		jwt.Kind(),
 		kubernetesbroker.Kind(),
+		mysql.Kind(),
 		postgres.Kind(),
+		redis.Kind(),
 		vault.Kind(),
 	)
 	if err != nil {

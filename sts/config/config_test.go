@@ -15,7 +15,9 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/brokers/mysql"
 	"github.com/sallyport-sts/sallyport/brokers/postgres"
+	"github.com/sallyport-sts/sallyport/brokers/redis"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/issuers"
@@ -53,7 +55,7 @@ func kindsOf(t testing.TB, kinds ...issuers.Kind) config.Kinds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), postgres.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ var layers = []struct {
 	{"issuers/*", []string{"issuers", "federation", "federation/secret", "federation/fetch"}},
 	{"brokers", []string{"federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"brokers/brokertest", []string{"*"}},
+	{"brokers/mysql/mariadbtest", []string{"*"}},
 	{"brokers/*", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/audit", nil},
 	{"sts/limit", nil},

@@ -12,7 +12,9 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/brokers/mysql"
 	"github.com/sallyport-sts/sallyport/brokers/postgres"
+	"github.com/sallyport-sts/sallyport/brokers/redis"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/issuers"
 	"github.com/sallyport-sts/sallyport/issuers/github"
@@ -36,6 +38,9 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	}
 	files = maps.Clone(files)
 	files["secrets/redis-url"] = "redis://:not-shown@127.0.0.1:6379/0"
+	files["secrets/sessions-redis-1"] = "rediss://sallyport:not-shown@redis-1.example:6379"
+	files["secrets/sessions-redis-2"] = "rediss://sallyport:not-shown@redis-2.example:6379"
+	files["secrets/orders-mysql-dsn"] = "sallyport:not-shown@tcp(orders.db.internal:3306)/?tls=true"
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -49,7 +54,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), postgres.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}
