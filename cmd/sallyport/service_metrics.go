@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/config"
-	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -18,12 +17,7 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
-		Leases: func() lease.Stats {
-			if s.leases == nil {
-				return lease.Stats{}
-			}
-			return s.leases.Stats()
-		},
+		Leases: s.leaseMetrics,
 		Limited: func() map[string]uint64 { return s.limits.Refused() },
 		Config:  func() string { return s.exchanger.ConfigHash() },
 		Checks: func() map[string]bool {
@@ -46,6 +40,25 @@ func (s *service) signingKeys() []metrics.SigningKey {
 	out := make([]metrics.SigningKey, len(list))
 	for i, k := range list {
 		out[i] = metrics.SigningKey{Set: k.Set, Algorithm: k.Algorithm, State: string(k.State), ID: k.ID, Age: k.Age}
+	}
+	return out
+}
+
+// leaseMetrics is what the keeper of leases has counted.
+func (s *service) leaseMetrics() metrics.Leases {
+	if s.leases == nil {
+		return metrics.Leases{}
+	}
+	stats := s.leases.Stats()
+	out := metrics.Leases{
+		Leads: stats.Leads, Standing: make(map[metrics.ByTarget]int, len(stats.Leases)), Waiting: stats.Waiting,
+		Kills: make(map[metrics.ByTarget]uint64, len(stats.Kills)), Orphans: stats.Orphans,
+	}
+	for at, n := range stats.Leases {
+		out.Standing[metrics.ByTarget{Target: at.Target, Word: string(at.State)}] = n
+	}
+	for of, n := range stats.Kills {
+		out.Kills[metrics.ByTarget{Target: of.Target, Word: of.Outcome}] = n
 	}
 	return out
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
-	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -44,12 +43,12 @@ func everything() metrics.Sources {
 		},
 		Heard:       func() (time.Duration, bool) { return 1500 * time.Millisecond, true },
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
-		Leases: func() lease.Stats {
-			return lease.Stats{
+		Leases: func() metrics.Leases {
+			return metrics.Leases{
 				Leads: true, Waiting: 90 * time.Second,
-				Leases:  map[lease.Standing]int{{Target: "orders", State: lease.Live}: 5, {Target: "orders", State: lease.Dying}: 1, {Target: "gone", State: lease.Dying}: 2, {Target: "gone too", State: lease.Dying}: 3},
-				Kills:   map[lease.Killed]uint64{{Target: "orders", Outcome: "dead"}: 7, {Target: "gone", Outcome: "failed"}: 8, {Target: "gone too", Outcome: "failed"}: 1},
-				Orphans: map[string]uint64{"orders": 2},
+				Standing: map[metrics.ByTarget]int{{Target: "orders", Word: "live"}: 5, {Target: "orders", Word: "dying"}: 1, {Target: "gone", Word: "dying"}: 2, {Target: "gone too", Word: "dying"}: 3},
+				Kills:    map[metrics.ByTarget]uint64{{Target: "orders", Word: "dead"}: 7, {Target: "gone", Word: "failed"}: 8, {Target: "gone too", Word: "failed"}: 1},
+				Orphans:  map[string]uint64{"orders": 2},
 			}
 		},
 		Limited: func() map[string]uint64 { return map[string]uint64{"address": 6} },
@@ -236,8 +235,8 @@ func TestLeasesAreToldByWhoeverLeads(t *testing.T) {
 		`sallyport_reaper_orphans_total{target="orders"} 2`,
 	)
 	from := everything()
-	from.Leases = func() lease.Stats {
-		return lease.Stats{Kills: map[lease.Killed]uint64{{Target: "orders", Outcome: "dead"}: 3}}
+	from.Leases = func() metrics.Leases {
+		return metrics.Leases{Kills: map[metrics.ByTarget]uint64{{Target: "orders", Word: "dead"}: 3}}
 	}
 	got = scrape(t, metrics.New(from))
 	wantLines(t, got, `sallyport_leases_leader 0`, `sallyport_lease_kills_total{outcome="dead",target="unknown"} 3`)

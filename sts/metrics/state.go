@@ -10,7 +10,6 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts/audit"
-	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -22,7 +21,7 @@ type Sources struct {
 	Signing     func() []SigningKey                   // our own
 	Heard       func() (age time.Duration, ever bool) // of what replicas share; nil for one replica
 	Revocations func() (live int, at revocation.Position)
-	Leases      func() lease.Stats
+	Leases      func() Leases
 	Limited     func() map[string]uint64 // requests refused, by what limit
 	Config      func() string            // hash of the configuration in force
 	Checks      func() map[string]bool   // of /readyz: whether all is well, by name
