@@ -31,7 +31,7 @@ var layers = []struct {
 	{"sts/limit", nil},
 	{"sts/revocation", nil},
 	{"sts/replay", nil},
-	{"sts/metrics", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/lease", "sts/revocation"}},
+	{"sts/metrics", []string{"federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation"}},
 	{"sts/keys", []string{"federation/secret"}},
 	{"sts/lease", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
