@@ -71,10 +71,14 @@ func newClient(t brokers.Target, s Settings) (*client, error) {
 // stay keeps a redirect from taking the token along.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// bounded cuts answers at maxAnswer.
+// bounded cuts answers at maxAnswer, and lets a request be sent anew when the connection that it was put on turns out to
+// have been closed while it was idle. That is safe for every request of ours: what the first made, if it made anything, is
+// known to nobody, and dies with the login or ends as soon.
 type bounded struct{ http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header["X-Idempotency-Key"] = nil // for net/http alone: without a value it is not sent
 	resp, err := b.RoundTripper.RoundTrip(r)
 	if resp != nil {
 		resp.Body = struct {
@@ -105,6 +109,8 @@ type answer struct {
 	Auth          *auth               `json:"auth"`
 	WrapInfo      *api.SecretWrapInfo `json:"wrap_info"`
 	Errors        []json.RawMessage   `json:"errors"`
+
+	status int
 }
 
 type auth struct {
@@ -161,7 +167,7 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 
 // read takes an answer apart, and only a whole one.
 func read(what string, resp *api.Response) (answer, error) {
-	var a answer
+	a := answer{status: resp.StatusCode}
 	if resp.StatusCode == http.StatusNoContent {
 		return a, nil
 	}

@@ -183,6 +183,9 @@ func (c *contract) answer(s seen) (int, map[string]any) {
 				return 204, nil
 			}
 		}
+		if s.path == "auth/token/revoke-accessor" { // as Vault 1.14 does
+			return 200, map[string]any{"warnings": []string{"No token found with this accessor"}}
+		}
 		return refuse(403, "invalid accessor")
 	case strings.HasPrefix(s.path, "sys/leases/revoke/"):
 		return 204, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/secret"
@@ -169,17 +170,21 @@ func (b *Broker) kill(ctx context.Context, revoker token, h brokers.Handle, n no
 	return brokers.Receipt{State: brokers.Dead, At: b.deps.Now(), Gone: !known}, nil
 }
 
-// invalidAccessor is what Vault and OpenBao say of an accessor that is of no token. The status alone does not tell that
-// from a revoker without rights.
-const invalidAccessor = "invalid accessor"
+// What Vault and OpenBao say of an accessor that is of no token, or of one that is being revoked. The status alone does
+// not tell that from a revoker without rights.
+const (
+	invalidAccessor = "invalid accessor"
+	badToken        = "bad token"
+	tokenNotFound   = "token not found"
+)
 
-// revokeAccessor reports whether the accessor was that of a token.
+// revokeAccessor reports whether the accessor was that of a token. Vault answers 204 then, and 200 with a warning when there was none.
 func (b *Broker) revokeAccessor(ctx context.Context, revoker token, accessor string) (known bool, err error) {
-	_, err = b.vault.do(ctx, call{what: "revoking the token", path: "auth/token/revoke-accessor", token: revoker.value, body: map[string]string{"accessor": accessor}})
+	a, err := b.vault.do(ctx, call{what: "revoking the token", path: "auth/token/revoke-accessor", token: revoker.value, body: map[string]string{"accessor": accessor}})
 	if unknown(err) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && a.status == http.StatusNoContent, err
 }
 
 // confirm returns nil when no token has the accessor.
@@ -204,5 +209,5 @@ func (b *Broker) takeBack(ctx context.Context, revoker token, lease string) erro
 
 func unknown(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && (r.status == 400 || r.status == 403 || r.status == 404) && r.says(invalidAccessor)
+	return errors.As(err, &r) && (r.status == 400 || r.status == 403 || r.status == 404) && (r.says(invalidAccessor) || r.says(badToken) || r.says(tokenNotFound))
 }

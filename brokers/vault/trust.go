@@ -195,7 +195,9 @@ func (p *printer) revoker() {
 	}
 	name := "sallyport-" + p.s.RevokeRole
 	p.add(Command{"What a revocation may do.", "policy", name, hcl(grants)})
-	p.write("", "auth/"+p.s.mount()+"/role/"+p.s.RevokeRole, p.login([]string{name}, "batch", revokerLife))
+	l := p.login([]string{name}, "batch", revokerLife)
+	l.ClaimMappings = map[string]string{"/sallyport/lease": "lease"} // it logs in for nobody
+	p.write("", "auth/"+p.s.mount()+"/role/"+p.s.RevokeRole, l)
 }
 
 // hcl writes a policy. Paths are plain: the check let no quote or glob through.

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,6 +327,44 @@ func TestRefusalsAreToldByTheirStatusAndNotRepeated(t *testing.T) {
 		}
 		if n := len(c.requests()); n != 1 {
 			t.Errorf("status %d: asked %d times, want once: a second login is a second token", status, n)
+		}
+	}
+}
+
+// A load balancer closes what is idle; the next exchange must not be the one that finds out.
+func TestConnectionThatWasClosedWhileIdleIsReplaced(t *testing.T) {
+	t.Parallel()
+	c := newContract(t)
+	var mu sync.Mutex
+	used := map[string]int{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		used[r.RemoteAddr]++
+		n := used[r.RemoteAddr]
+		mu.Unlock()
+		if n > 1 { // every connection serves once
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = conn.Close()
+			return
+		}
+		c.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	b, o := newBroker(t, settings(s.URL), tokens), order(t, 5*time.Minute, "read")
+	cred, err := b.Mint(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != brokers.Dead {
+		t.Errorf("the receipt is %+v (%v)", r, err)
+	}
+	for _, r := range c.requests() {
+		if _, ok := r.header["X-Idempotency-Key"]; ok {
+			t.Error("a header that is for net/http alone is sent")
 		}
 	}
 }
