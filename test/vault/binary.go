@@ -63,7 +63,7 @@ func build(ctx context.Context, log io.Writer, path string) error {
 	fmt.Fprintf(log, "building Vault %s (once; several minutes)\n", version)
 	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(part, "vault"), ".")
 	compile.Dir = "server" // a module of its own
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	compile.Env = append(os.Environ(), "GOWORK=off")
 	compile.Stdout, compile.Stderr = log, log
 	if err := compile.Run(); err != nil {
 		return fmt.Errorf("building Vault %s: %w", version, err)

@@ -53,7 +53,7 @@ func run(address string) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: vaulthttp.Handler(&vault.HandlerProperties{Core: core}), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core}), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(l) }()
 	if err := json.NewEncoder(os.Stdout).Encode(map[string]string{"address": "http://" + address, "token": root}); err != nil {
 		return err
