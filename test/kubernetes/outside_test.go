@@ -118,7 +118,7 @@ rules:
 	// The API server looked for Sallyport when it started, found nothing, and looks again every 10 s. Until then it
 	// refuses the broker's login, and nothing is left of the attempts.
 	var issued answer
-	err := poll(ctx, 500*time.Millisecond, func() error {
+	err := within(ctx, time.Minute, func() error {
 		if issued = sts.exchange(ctx, t, subject, "orders-cluster"); issued.Code != http.StatusOK {
 			return errors.New(issued.String())
 		}
@@ -181,7 +181,7 @@ rules:
 		if got := sts.post(ctx, t, "/revoke", "", url.Values{"token": {issued.AccessToken}}); got.Code != http.StatusOK {
 			t.Fatalf("revocation: %s", got)
 		}
-		err := poll(ctx, 200*time.Millisecond, func() error {
+		err := within(ctx, grace+5*time.Second, func() error {
 			if err := as.list(ctx, shop); err == nil {
 				return errors.New("kubectl is served")
 			} else if !strings.Contains(err.Error(), "logged in") && !strings.Contains(err.Error(), "Unauthorized") {
