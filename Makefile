@@ -27,7 +27,7 @@ test: need ## every test that needs no server of others, with the race detector
 	go test -race ./...
 
 need: # what the tests run besides Go
-	@./test/need.sh curl openssl redis-server redis-cli=redis-tools mariadbd=mariadb-server mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql
+	@./test/need.sh curl openssl redis-server redis-cli=redis-tools mariadbd=mariadb-server mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql pgbouncer
 
 test-peers: build need ## the tests against a real Kubernetes API server and a real Vault, built once and cached
 	go -C test/kubernetes vet ./...

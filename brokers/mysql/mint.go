@@ -16,14 +16,14 @@ import (
 // login is the credential as the workload gets it.
 type login struct {
 	Type       string `json:"type"`
-	Version    int    `json:"version"`
-	Host       string `json:"host"`
-	Port       int    `json:"port"`
-	Database   string `json:"database,omitempty"`
-	User       string `json:"user"`
-	Password   string `json:"password"`
-	SSLMode    string `json:"ssl_mode"`
-	Expiration string `json:"expiration"`
+	Version    int    `json:"version" jsonschema_description:"Version of this form; what a later one adds can be ignored."`
+	Host       string `json:"host" jsonschema_description:"Host to connect to."`
+	Port       int    `json:"port" jsonschema_description:"TCP port to connect to."`
+	Database   string `json:"database,omitempty" jsonschema_description:"Database to connect to."`
+	User       string `json:"user" jsonschema_description:"User to log in as; it is for this credential alone."`
+	Password   string `json:"password" jsonschema_description:"Its password: 32 letters and digits."`
+	SSLMode    string `json:"ssl_mode" jsonschema_description:"What ssl-mode of MySQL should be."`
+	Expiration string `json:"expiration" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339)."`
 }
 
 // Mint implements [brokers.Broker]. Each statement commits by itself: when one fails, what the earlier ones made is dropped.

@@ -75,7 +75,9 @@ var (
 )
 
 // Kind returns the kind for a binary's list.
-func Kind() brokers.Kind { return brokers.NewKind("mysql", brokers.Capabilities{}, check, build) }
+func Kind() brokers.Kind {
+	return brokers.NewKind("mysql", brokers.Capabilities{Credentials: map[string]any{Type: login{}}}, check, build)
+}
 
 // Forms implements [brokers.Former].
 func (*Broker) Forms() []string { return []string{Type} }

@@ -42,7 +42,7 @@ var refusals = map[string]string{
 // repeated: messages hold names and statements.
 func fault(doing string, err error) error {
 	if wrapped(err) {
-		return err
+		return fmt.Errorf("%s: %w", doing, err)
 	}
 	kind, why := brokers.ErrUnavailable, "the connection broke"
 	var server *pgconn.PgError

@@ -47,7 +47,7 @@ func startPooler(t testing.TB) int {
 	for name, text := range map[string]string{
 		"users": `"pooler" "pooler"`,
 		"pgbouncer.ini": fmt.Sprintf("[databases]\n* = host=%s port=%d auth_user=pooler\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-			"auth_type = scram-sha-256\nauth_file = %s/users\nauth_query = SELECT name, verifier FROM lookup($1)\npool_mode = transaction\n", server.Host(), server.Port(), port, dir),
+			"auth_type = scram-sha-256\nauth_file = %s/users\nauth_query = SELECT name, verifier FROM lookup($1)\npool_mode = transaction\nserver_login_retry = 1\nquery_wait_timeout = 5\n", server.Host(), server.Port(), port, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -78,15 +78,15 @@ func (*Broker) Forms() []string { return []string{Type} }
 // login is the credential, in the words of libpq.
 type login struct {
 	Type        string `json:"type"`
-	Version     int    `json:"version"`
-	Host        string `json:"host"`
-	Port        int    `json:"port"`
-	Database    string `json:"database"`
-	User        string `json:"user"`
-	Password    string `json:"password"`
-	SSLMode     string `json:"sslmode"`
-	SSLRootCert string `json:"sslrootcert,omitempty"`
-	Expiration  string `json:"expiration"` // RFC 3339
+	Version     int    `json:"version" jsonschema_description:"Version of this form; what a later one adds can be ignored."`
+	Host        string `json:"host" jsonschema_description:"Host to connect to."`
+	Port        int    `json:"port" jsonschema_description:"TCP port to connect to."`
+	Database    string `json:"database" jsonschema_description:"Database to connect to."`
+	User        string `json:"user" jsonschema_description:"User to log in as; it is for this credential alone."`
+	Password    string `json:"password" jsonschema_description:"Its password: 32 letters and digits."`
+	SSLMode     string `json:"sslmode" jsonschema_description:"What sslmode of libpq should be."`
+	SSLRootCert string `json:"sslrootcert,omitempty" jsonschema_description:"Where the client finds the certificate authority, as its target says."`
+	Expiration  string `json:"expiration" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339)."`
 }
 
 // Mint makes a role that can log in until the grant ends.
@@ -110,7 +110,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	}
 	oid, at, err := b.makeRole(ctx, o.Name(), create(o.Name(), p.verifier, expires, b.settings.ConnectionLimit, roles, b.owner(roles)))
 	if err != nil {
-		return brokers.Credential{}, fmt.Errorf("making a role for target %s: %w", b.target, err)
+		return brokers.Credential{}, err
 	}
 	l := b.tell(at)
 	l.User, l.Password, l.Expiration = o.Name(), p.password.Reveal(), expires.UTC().Format(time.RFC3339)
@@ -184,7 +184,7 @@ func (b *Broker) makeRole(ctx context.Context, name, statement string) (oid uint
 		}
 		break
 	}
-	err = fault("asking the server", err)
+	err = fault("making role "+name+" of target "+b.target, err)
 	if uncertain {
 		err = fmt.Errorf("%w: %w", brokers.ErrUncertain, err)
 	}

@@ -10,33 +10,14 @@ import (
 	"fmt"
 	"regexp"
 
+	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
 const (
-	alphabet     = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	passwordSize = 32   // characters, 190 random bits
-	saltSize     = 16   // bytes, as the server's own
-	iterations   = 4096 // RFC 7677 section 4; the password is random, so that more would only slow down logins
+	saltSize   = 16   // bytes, as the server's own
+	iterations = 4096 // RFC 7677 section 4; the password is random, so that more would only slow down logins
 )
-
-// newPassword returns a password that no client, file format or shell takes for anything else.
-func newPassword() secret.Value {
-	const limit = 256 - 256%len(alphabet) // above it, some characters would come more often
-	out := make([]byte, 0, passwordSize)
-	var buf [2 * passwordSize]byte
-	for {
-		_, _ = rand.Read(buf[:]) // never fails
-		for _, b := range buf {
-			if int(b) >= limit {
-				continue
-			}
-			if out = append(out, alphabet[int(b)%len(alphabet)]); len(out) == passwordSize {
-				return secret.New(string(out))
-			}
-		}
-	}
-}
 
 // proof is a password and what the server keeps of it.
 type proof struct {
@@ -45,7 +26,7 @@ type proof struct {
 }
 
 func newProof() (proof, error) {
-	password, salt := newPassword(), make([]byte, saltSize)
+	password, salt := brokers.NewPassword(), make([]byte, saltSize)
 	_, _ = rand.Read(salt) // never fails
 	kept, err := verifier(password, salt)
 	return proof{password, kept}, err

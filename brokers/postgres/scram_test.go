@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
@@ -25,7 +26,7 @@ func TestVerifierIsThatOfTheStandard(t *testing.T) {
 // The server takes what it cannot parse for a password, without a word.
 func TestOnlyWholeVerifiersAreWellFormed(t *testing.T) {
 	t.Parallel()
-	good, err := verifier(newPassword(), make([]byte, saltSize))
+	good, err := verifier(brokers.NewPassword(), make([]byte, saltSize))
 	if err != nil || !wellFormed.MatchString(good) {
 		t.Fatalf("%s is not well-formed (%v)", good, err)
 	}
@@ -38,31 +39,7 @@ func TestOnlyWholeVerifiersAreWellFormed(t *testing.T) {
 			t.Errorf("%q is well-formed", bad)
 		}
 	}
-	if _, err := verifier(newPassword(), make([]byte, saltSize-1)); err == nil {
+	if _, err := verifier(brokers.NewPassword(), make([]byte, saltSize-1)); err == nil {
 		t.Error("a verifier with a short salt is returned")
-	}
-}
-
-func TestPasswordsAreEvenlyDrawn(t *testing.T) {
-	t.Parallel()
-	const draws = 4000
-	count := map[rune]int{}
-	for range draws {
-		p := newPassword().Reveal()
-		if len(p) != passwordSize {
-			t.Fatalf("a password has %d characters", len(p))
-		}
-		for _, c := range p {
-			count[c]++
-		}
-	}
-	mean := draws * passwordSize / len(alphabet)
-	for _, c := range alphabet {
-		if n := count[c]; n < mean*8/10 || n > mean*12/10 { // nine standard deviations
-			t.Errorf("%c was drawn %d times, want about %d", c, n, mean)
-		}
-	}
-	if len(count) != len(alphabet) {
-		t.Errorf("%d characters were drawn, want %d", len(count), len(alphabet))
 	}
 }

@@ -34,5 +34,5 @@ const (
 
 // Kind returns the kind for a binary's list.
 func Kind() brokers.Kind {
-	return brokers.NewKind("postgres", brokers.Capabilities{}, check, build)
+	return brokers.NewKind("postgres", brokers.Capabilities{Credentials: map[string]any{Type: login{}}}, check, build)
 }

@@ -74,7 +74,7 @@ func handOver(role, heir string) string {
 // the last says which processes do; it is taken first, so that none can pass from the one to the other unseen. Those of
 // them that have long been sessions, at work on their database itself, are in the last answer too.
 func look(ds []*doomed) string {
-	const entering = "SELECT pid FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass"
+	const entering = "SELECT pid FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND pid IS NOT NULL" // no process: a prepared transaction
 	return entering + "; " + hangUp(ds) + " UNION ALL SELECT pid, 0, false FROM pg_stat_activity WHERE pid IN (" + entering + ")"
 }
 

@@ -19,11 +19,11 @@ import (
 // login is the credential as the workload gets it.
 type login struct {
 	Type       string   `json:"type"`
-	Version    int      `json:"version"`
-	URLs       []string `json:"urls"`
-	User       string   `json:"user"`
-	Password   string   `json:"password"`
-	Expiration string   `json:"expiration"`
+	Version    int      `json:"version" jsonschema_description:"Version of this form; what a later one adds can be ignored."`
+	URLs       []string `json:"urls" jsonschema_description:"Every node, without user and password."`
+	User       string   `json:"user" jsonschema_description:"User to log in as; it is for this credential alone."`
+	Password   string   `json:"password" jsonschema_description:"Its password: 32 letters and digits."`
+	Expiration string   `json:"expiration" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339)."`
 }
 
 // Mint implements [brokers.Broker]. The user is on every node, or on none.

@@ -23,8 +23,7 @@ type login struct {
 	Type     string   `json:"type"`
 	Host     string   `json:"host"`
 	Port     int      `json:"port"`
-	Hosts    []string `json:"hosts"`
-	TLS      bool     `json:"tls"`
+	URLs     []string `json:"urls"` // of every node, without user and password
 	Database string   `json:"database"`
 	User     string   `json:"user"`
 	Password string   `json:"password"`
@@ -99,13 +98,14 @@ func writeEnv(w io.Writer, out *oidc.TokenExchangeResponse, l login) error {
 	case "mysql":
 		return fmt.Errorf("no variables hold a whole MySQL login; use -o mysql, and --defaults-extra-file")
 	case "redis":
-		if len(l.Hosts) == 0 {
-			return fmt.Errorf("the credential names no host; try -o json")
+		if len(l.URLs) == 0 {
+			return fmt.Errorf("the credential names no node; try -o json")
 		}
-		u := url.URL{Scheme: "redis", User: url.UserPassword(l.User, l.Password), Host: l.Hosts[0]}
-		if l.TLS {
-			u.Scheme = "rediss"
+		u, err := url.Parse(l.URLs[0])
+		if err != nil {
+			return fmt.Errorf("the credential names a node by no URL; try -o json")
 		}
+		u.User = url.UserPassword(l.User, l.Password)
 		set = [][2]string{{"REDIS_URL", u.String()}, {"REDISCLI_AUTH", l.Password}}
 	case "vault-token", "vault-wrapping-token":
 		set = [][2]string{{"VAULT_TOKEN", out.AccessToken}}

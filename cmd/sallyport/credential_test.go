@@ -92,7 +92,7 @@ func TestEnvironmentIsDataToAShell(t *testing.T) {
 		want string
 	}{
 		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE`, "h/1/d/u/" + hard + "/require"},
-		"redis":      {answerOf(t, "redis", map[string]any{"hosts": []string{"h:6379"}, "tls": true, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
+		"redis":      {answerOf(t, "redis", map[string]any{"urls": []string{"rediss://h:6379"}, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
 		"vault":      {&oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}, `$VAULT_TOKEN`, "hvs." + hard},
 		"a JWT":      {&oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}, `$SALLYPORT_TOKEN`, "a.b.c"},
 	} {

@@ -17,7 +17,7 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
-		Leases: s.leaseMetrics,
+		Leases:  s.leaseMetrics,
 		Limited: func() map[string]uint64 { return s.limits.Refused() },
 		Config:  func() string { return s.exchanger.ConfigHash() },
 		Checks: func() map[string]bool {

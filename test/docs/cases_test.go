@@ -3,15 +3,10 @@ package docs
 import (
 	"context"
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sallyport-sts/sallyport/brokers"
-	"github.com/sallyport-sts/sallyport/brokers/jwt"
-	"github.com/sallyport-sts/sallyport/issuers"
-	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/rehearsal"
 )
@@ -21,36 +16,9 @@ func TestPolicyCasesInTheDocumentationPass(t *testing.T) {
 	t.Parallel()
 	files := configuration(t, filepath.Join(root, "README.md"))
 	maps.Copy(files, configuration(t, filepath.Join(root, "docs", "policy.md")))
-	dir := filepath.Join(t.TempDir(), "sallyport")
-	if _, err := config.Init(dir); err != nil {
-		t.Fatal(err)
-	}
-	for _, folder := range []string{"trust", "targets", "policy"} {
-		if err := os.RemoveAll(filepath.Join(dir, folder)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range files {
-		if !strings.Contains(name, "/") {
-			continue
-		}
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	is, err := issuers.NewSet(kubernetes.Kind())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bs, err := brokers.NewSet(jwt.Kind())
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, cases, err := config.LoadCases(dir, nil, config.Kinds{Issuers: is, Brokers: bs})
+	maps.DeleteFunc(files, func(name, _ string) bool { return !strings.Contains(name, "/") }) // the server file is the starter's
+	dir, kinds := laid(t, files)
+	set, cases, err := config.LoadCases(dir, nil, kinds)
 	if err != nil {
 		t.Fatal(err)
 	}

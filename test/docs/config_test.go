@@ -27,6 +27,14 @@ import (
 // load puts files beside the starter's server file and loads them as serve would.
 func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	t.Helper()
+	dir, kinds := laid(t, files)
+	return config.Load(dir, kinds)
+}
+
+// laid writes files into a new configuration directory, in the place of what is there but for sallyport.yaml, and the secrets
+// that the documentation refers to.
+func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "sallyport")
 	if _, err := config.Init(dir); err != nil {
 		t.Fatal(err)
@@ -37,6 +45,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 		}
 	}
 	files = maps.Clone(files)
+	files["secrets/orders-admin-dsn"] = "postgres://sallyport:not-shown@orders.db.internal/orders?sslmode=verify-full"
 	files["secrets/redis-url"] = "redis://:not-shown@127.0.0.1:6379/0"
 	files["secrets/sessions-redis-1"] = "rediss://sallyport:not-shown@redis-1.example:6379"
 	files["secrets/sessions-redis-2"] = "rediss://sallyport:not-shown@redis-2.example:6379"
@@ -58,7 +67,7 @@ func load(t *testing.T, files map[string]string) (*config.Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config.Load(dir, config.Kinds{Issuers: is, Brokers: bs})
+	return dir, config.Kinds{Issuers: is, Brokers: bs}
 }
 
 func TestConfigurationInTheDocumentationLoads(t *testing.T) {

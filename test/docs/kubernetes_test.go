@@ -44,6 +44,8 @@ func TestSamplesForAClusterAreWhatTrustPrints(t *testing.T) {
 				t.Fatal(err)
 			}
 			rbac = trust.RBAC
+		default:
+			continue
 		}
 		entries = append(entries, parsed(t, trust.Authentication)["jwt"].([]any)...)
 	}

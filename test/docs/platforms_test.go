@@ -31,7 +31,7 @@ func TestSamplesOfPlatformsLoad(t *testing.T) {
 func TestSamplesOfTargetsLoad(t *testing.T) {
 	t.Parallel()
 	readme := configuration(t, filepath.Join(root, "README.md"))
-	for _, name := range []string{"mysql", "redis", "vault"} {
+	for _, name := range []string{"mysql", "postgres", "redis", "vault"} {
 		files := sample(t, name)
 		files["trust/prod.yaml"] = readme["trust/prod.yaml"]
 		set, err := load(t, files)
