@@ -78,7 +78,7 @@ func (b *Broker) loosen(ctx context.Context, c *conn, d *doomed, database string
 			continue
 		}
 		owns = owns || t.owns
-		if true {
+		if t.prepared == "" {
 			continue
 		}
 		// As with a session that is ended, what it has not committed is undone. Only who prepared it may do that.
