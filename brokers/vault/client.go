@@ -57,7 +57,7 @@ func newClient(t brokers.Target, s Settings) (*client, error) {
 		DisableRedirects: true,
 	})
 	if err != nil {
-		return nil, errors.New("Vault's client does not start; a VAULT_ variable of the environment may be malformed: they are not used, unset them")
+		return nil, errors.New("the client of Vault does not start; a VAULT_ variable of the environment may be malformed: they are not used, unset them")
 	}
 	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}}) // without those of the environment
 	c.ClearToken()

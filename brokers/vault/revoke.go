@@ -196,7 +196,7 @@ func (b *Broker) confirm(ctx context.Context, revoker token, accessor string) er
 	case err != nil:
 		return err
 	default:
-		return errors.New("Vault says that it revoked the token, and still has it")
+		return errors.New("the token was revoked, by Vault's word, and is still there")
 	}
 }
 
