@@ -139,7 +139,7 @@ func rawSQL(pool *pgxpool.Pool) *contender {
 	}
 	var made atomic.Int64
 	return &contender{
-		name: "raw SQL", like: `raw\_%`,
+		name: "raw-SQL", like: `raw\_%`,
 		create: func(ctx context.Context, i int) error {
 			made.Add(1)
 			name := fmt.Sprintf("raw_%d", i)
@@ -243,7 +243,7 @@ func withVault(b *testing.B, server *postgrestest.Server) *contender {
 	})
 	v.Root.SetClientTimeout(10 * time.Minute)
 	return &contender{
-		name: "Vault 1.14.1", like: `v\_%`,
+		name: "Vault-1.14.1", like: `v\_%`,
 		create: func(ctx context.Context, _ int) error {
 			_, err := v.Root.Logical().ReadWithContext(ctx, "database/creds/ro")
 			return err
