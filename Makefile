@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench replicas mutate schema clean
+.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench bench-leases crash replicas mutate schema clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,14 @@ hostile: ## issuers that misbehave and floods for them: requests, memory, latenc
 
 bench: build ## requests/s, latency and server CPU beside a floor, one interleaved run
 	go run ./test/bench -bin "$(CURDIR)/$(BIN)" $(BENCHFLAGS)
+
+crash: build ## kill a process at every step of minting and of revoking a login of a real PostgreSQL, and print the matrix
+	@./test/need.sh psql=postgresql-client pg_ctlcluster=postgresql redis-server
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go test -count=1 -v -timeout 20m ./test/crash | grep -v -e '^=== '
+
+bench-leases: build need ## ten thousand logins made and revoked, beside bare SQL and Vault's database engine, one run
+	go -C test/vault run ./build
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go -C test/vault test -run '^$$' -bench Leases -benchtime 1x -timeout 40m .
 
 mutate: ## break each guard in turn; every mutation must be killed by a test
 	go run ./test/mutate
