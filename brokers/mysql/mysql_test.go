@@ -83,6 +83,7 @@ func TestCredentialSaysWhatAClientNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = b.Revoke(context.Background(), brokertest.HandleOf(o, secret.Value{})) }()
+	brokertest.CheckForm(t, c)
 	l := loginOf(t, c)
 	want := login{Type: "mysql", Version: 1, Host: server.Host, Port: server.Port, Database: "orders", User: o.Name(), Password: l.Password, SSLMode: "VERIFY_IDENTITY", Expiration: o.Grant().Expires().Truncate(time.Second).UTC()}
 	if l != want || len(l.Password) != 32 {

@@ -78,6 +78,7 @@ func TestCredentialSaysWhatAClientNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = b.Revoke(context.Background(), handle(o)) }()
+	brokertest.CheckForm(t, c)
 	l := loginOf(t, c)
 	want := login{Type: "redis", Version: 1, URLs: settings().Endpoints, User: o.Name(), Password: l.Password, Expiration: o.Grant().Expires().Truncate(time.Second).UTC()}
 	if !reflect.DeepEqual(l, want) || len(l.Password) != 32 {
