@@ -331,7 +331,7 @@ func (s *Leases) Due(ctx context.Context, target string, now time.Time, most int
 func (s *Leases) firstDue(ctx context.Context, target string, now time.Time, most int) ([]string, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	ids, err := s.db.rdb.ZRangeByScore(ctx, s.dueKey(target), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(now.UnixMicro(), 10), Count: int64(most)}).Result()
+	ids, err := s.db.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{Key: s.dueKey(target), ByScore: true, Start: "-inf", Stop: strconv.FormatInt(now.UnixMicro(), 10), Count: int64(most)}).Result()
 	if err != nil {
 		return nil, unavailable("reading what is due", err)
 	}
