@@ -20,6 +20,7 @@ const (
 var (
 	hosts     = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,253}$`)
 	databases = regexp.MustCompile(`^[A-Za-z0-9_$.-]{1,64}$`)
+	paths     = regexp.MustCompile(`^[A-Za-z0-9._/:\\ -]{1,255}$`)
 	patterns  = regexp.MustCompile(`^[A-Za-z0-9._:%/-]{1,60}$`) // no quote and no backslash: it stands in statements
 	roleNames = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,31}$`)
 )
@@ -62,6 +63,9 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	}
 	if s.Database != "" && !databases.MatchString(s.Database) {
 		add("database", "database %q is not 1 to 64 letters, digits, '_', '$', '.' and '-'", s.Database)
+	}
+	if s.SSLCA != "" && !paths.MatchString(s.SSLCA) {
+		add("ssl_ca", "ssl_ca %q is no path of letters, digits and ._/:\\ -, at most 255", s.SSLCA)
 	}
 	if s.From != "" && !patterns.MatchString(s.From) {
 		add("from", "from %q is no host pattern; write letters, digits, '.', ':', '_', '-', '/' and %%, at most 60", s.From)

@@ -56,6 +56,8 @@ func TestUnsafeSettingsAreRefused(t *testing.T) {
 		{name: "host with a quote", dsn: remote, change: func(s *mysql.Settings) { s.Host = "db'" }, path: "host"},
 		{name: "port", dsn: remote, change: func(s *mysql.Settings) { s.Port = 70000 }, path: "port", text: "70000"},
 		{name: "database", dsn: remote, change: func(s *mysql.Settings) { s.Database = "a;b" }, path: "database"},
+		{name: "authority at the workload", dsn: remote, change: func(s *mysql.Settings) { s.SSLCA = "/etc/ssl/orders.pem" }},
+		{name: "authority with a line break", dsn: remote, change: func(s *mysql.Settings) { s.SSLCA = "/etc/ssl/orders.pem\npassword=x" }, path: "ssl_ca"},
 		{name: "from with a quote", dsn: remote, change: func(s *mysql.Settings) { s.From = "%'" }, path: "from"},
 		{name: "from with a backslash", dsn: remote, change: func(s *mysql.Settings) { s.From = `%\` }, path: "from"},
 		{name: "connections", dsn: remote, change: func(s *mysql.Settings) { s.MaxConnections = 100000 }, path: "max_connections"},

@@ -91,7 +91,7 @@ func dsn(address string) string {
 }
 
 func settings() *mysql.Settings {
-	return &mysql.Settings{DSN: secret.Ref{Env: "DSN"}, Host: server.Host, Port: server.Port, Database: "orders", CAFile: server.CAFile}
+	return &mysql.Settings{DSN: secret.Ref{Env: "DSN"}, Host: server.Host, Port: server.Port, Database: "orders", CAFile: server.CAFile, SSLCA: server.CAFile}
 }
 
 // targetOf is the target with a DSN.
@@ -154,6 +154,7 @@ type login struct {
 	User       string    `json:"user"`
 	Password   string    `json:"password"`
 	SSLMode    string    `json:"ssl_mode"`
+	SSLCA      string    `json:"ssl_ca"`
 	Expiration time.Time `json:"expiration"`
 }
 

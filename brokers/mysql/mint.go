@@ -23,6 +23,7 @@ type login struct {
 	User       string `json:"user" jsonschema_description:"User to log in as; it is for this credential alone."`
 	Password   string `json:"password" jsonschema_description:"Its password: 32 letters and digits."`
 	SSLMode    string `json:"ssl_mode" jsonschema_description:"What ssl-mode of MySQL should be."`
+	SSLCA      string `json:"ssl_ca,omitempty" jsonschema_description:"Path of the PEM certificates that sign the server's. Absent: the target names none."`
 	Expiration string `json:"expiration" jsonschema:"format=date-time" jsonschema_description:"When it ends (RFC 3339)."`
 }
 

@@ -32,6 +32,7 @@ type Settings struct {
 	Database       string     `yaml:"database,omitempty" json:"database,omitempty" jsonschema:"minLength=1" jsonschema_description:"Database that workloads are told to use; what they may do there is what the roles say. Default: none is named."`
 	From           string     `yaml:"from,omitempty" json:"from,omitempty" jsonschema:"minLength=1" jsonschema_description:"Host pattern of the accounts: where workloads may connect from, as the server sees it, for example 10.0.%. Default: % (anywhere). Too narrow, and their logins are refused."`
 	TLS            string     `yaml:"tls,omitempty" json:"tls,omitempty" jsonschema:"enum=required,enum=optional" jsonschema_description:"Whether workloads must connect with TLS. optional is accepted only when host is this machine, or with allow_plaintext. Default: required. The server must have a certificate then, else no login works."`
+	SSLCA          string     `yaml:"ssl_ca,omitempty" json:"ssl_ca,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path, where workloads run, of the PEM certificates that sign the server's; it is part of the credential. Default: none is named, and clients use what they trust anyway."`
 	MaxConnections int        `yaml:"max_connections,omitempty" json:"max_connections,omitempty" jsonschema:"minimum=1,maximum=1000" jsonschema_description:"Sessions that one credential can have at a time. Default: 10. Too few, and a connection pool is refused at its limit."`
 	CAFile         string     `yaml:"ca_file,omitempty" json:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the server's, for our own connections; relative paths start at the configuration directory. Default: those of the system."`
 	AllowPlaintext bool       `yaml:"allow_plaintext,omitempty" json:"allow_plaintext,omitempty" jsonschema_description:"Accept connections without TLS to another machine, for a network that encrypts by itself. Default: false. With it, whoever reads the network can take over the admin account."`
@@ -88,7 +89,7 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	}
 	b := &Broker{
 		target: t.Name,
-		login:  login{Type: "mysql", Version: 1, Host: s.Host, Port: cmp.Or(s.Port, defaultPort), Database: s.Database, SSLMode: sslMode(s)},
+		login:  login{Type: "mysql", Version: 1, Host: s.Host, Port: cmp.Or(s.Port, defaultPort), Database: s.Database, SSLMode: sslMode(s), SSLCA: s.SSLCA},
 		limits: limits{from: cmp.Or(s.From, defaultFrom), tls: s.TLS != tlsOptional, sessions: cmp.Or(s.MaxConnections, defaultConnections)},
 		roles:  make(map[string][]role, len(scopes)),
 		now:    d.Now,

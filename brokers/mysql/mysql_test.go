@@ -85,7 +85,7 @@ func TestCredentialSaysWhatAClientNeeds(t *testing.T) {
 	defer func() { _, _ = b.Revoke(context.Background(), brokertest.HandleOf(o, secret.Value{})) }()
 	brokertest.CheckForm(t, c)
 	l := loginOf(t, c)
-	want := login{Type: "mysql", Version: 1, Host: server.Host, Port: server.Port, Database: "orders", User: o.Name(), Password: l.Password, SSLMode: "VERIFY_IDENTITY", Expiration: o.Grant().Expires().Truncate(time.Second).UTC()}
+	want := login{Type: "mysql", Version: 1, Host: server.Host, Port: server.Port, Database: "orders", User: o.Name(), Password: l.Password, SSLMode: "VERIFY_IDENTITY", SSLCA: server.CAFile, Expiration: o.Grant().Expires().Truncate(time.Second).UTC()}
 	if l != want || len(l.Password) != 32 {
 		t.Errorf("got %+v\nwant %+v", l, want)
 	}

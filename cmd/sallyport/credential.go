@@ -29,6 +29,7 @@ type login struct {
 	Password string   `json:"password"`
 	SSLMode  string   `json:"sslmode"`
 	MySQLSSL string   `json:"ssl_mode"`
+	MySQLCA  string   `json:"ssl_ca"`
 }
 
 // forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any.
@@ -143,6 +144,17 @@ func writeMySQL(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
 	}
 	if l.Host != "" && net.ParseIP(l.Host).IsLoopback() {
 		text += "protocol=\"tcp\"\n"
+	}
+	// Clients take TLS where they can, and believe any server. MariaDB's verify by an option in a group of their own;
+	// MySQL's by another one, and only with an authority. MariaDB's warn of that, and go on.
+	if l.MySQLCA != "" {
+		text += fmt.Sprintf("ssl-ca=\"%s\"\n", quote.Replace(l.MySQLCA))
+	}
+	if l.MySQLSSL == "VERIFY_IDENTITY" {
+		if l.MySQLCA != "" {
+			text += "loose-ssl-mode=\"VERIFY_IDENTITY\"\n"
+		}
+		text += "\n[client-mariadb]\nssl-verify-server-cert\n"
 	}
 	_, err := io.WriteString(w, text)
 	return err

@@ -216,11 +216,11 @@ func (s *Server) Kill() {
 
 // Close ends the process and removes its directory.
 func (s *Server) Close() error {
-	s.Kill()
 	var err error
 	if s.Root != nil {
 		err = s.Root.Close()
 	}
+	s.Kill()
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
