@@ -91,6 +91,9 @@ func TestScopesAllowWhatTheyNameAndNoMore(t *testing.T) {
 func TestSessionsBeginAsTheOneOwnerThatWasGranted(t *testing.T) {
 	owner := newBroker(t, options{settings: postgres.Settings{Owner: "orders_rw"}})
 	none := newBroker(t, options{})
+	apart := newBroker(t, options{settings: postgres.Settings{Owner: "orders_rw"}, scopes: map[string]any{
+		"read": &postgres.Scope{Roles: []string{"orders_ro", "pg_read_all_stats"}}, "write": &postgres.Scope{Roles: []string{"orders_rw"}},
+	}})
 	for _, tc := range []struct {
 		b      *postgres.Broker
 		scopes []string
@@ -101,6 +104,7 @@ func TestSessionsBeginAsTheOneOwnerThatWasGranted(t *testing.T) {
 		{none, []string{"read", "write"}, ""},
 		{owner, []string{"read", "write"}, "orders_rw"},
 		{owner, []string{"read"}, "orders_ro"},
+		{apart, []string{"read"}, ""},
 	} {
 		l, _ := mint(t, tc.b, tc.scopes...)
 		want := tc.want

@@ -72,7 +72,7 @@ func (b *Broker) revoke(ctx context.Context, hs []brokers.Handle) []brokers.Resu
 			byName[h.Name] = d
 		}
 		if _, ok := brokers.ParseName(h.Name); !ok { // somebody else's
-			d.err = fmt.Errorf("%w: %.40q is no name of a lease", brokers.ErrMisconfigured, h.Name)
+			d.err = fmt.Errorf("%w: that is no name of a lease", brokers.ErrMisconfigured)
 		}
 		if oid, err := strconv.ParseUint(h.Data.Reveal(), 10, 32); err == nil {
 			d.oid = uint32(oid)
@@ -87,7 +87,7 @@ func (b *Broker) revoke(ctx context.Context, hs []brokers.Handle) []brokers.Resu
 	for i, h := range hs {
 		d := byName[h.Name]
 		if why := cmp.Or(d.err, err); why != nil {
-			out[i].Err = fault("dropping role "+d.name+" of target "+b.target, why)
+			out[i].Err = fault(fmt.Sprintf("dropping role %.40q of target %s", d.name, b.target), why)
 			continue
 		}
 		out[i].Receipt = brokers.Receipt{State: brokers.Dead, At: at, Gone: d.gone}

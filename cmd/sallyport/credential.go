@@ -28,6 +28,7 @@ type login struct {
 	User     string   `json:"user"`
 	Password string   `json:"password"`
 	SSLMode  string   `json:"sslmode"`
+	SSLRoot  string   `json:"sslrootcert"`
 	MySQLSSL string   `json:"ssl_mode"`
 	MySQLCA  string   `json:"ssl_ca"`
 }
@@ -95,7 +96,7 @@ func writeEnv(w io.Writer, out *oidc.TokenExchangeResponse, l login) error {
 	var set [][2]string
 	switch strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix) {
 	case "postgresql":
-		set = [][2]string{{"PGHOST", l.Host}, {"PGPORT", strconv.Itoa(l.Port)}, {"PGDATABASE", l.Database}, {"PGUSER", l.User}, {"PGPASSWORD", l.Password}, {"PGSSLMODE", l.SSLMode}}
+		set = [][2]string{{"PGHOST", l.Host}, {"PGPORT", strconv.Itoa(l.Port)}, {"PGDATABASE", l.Database}, {"PGUSER", l.User}, {"PGPASSWORD", l.Password}, {"PGSSLMODE", l.SSLMode}, {"PGSSLROOTCERT", l.SSLRoot}}
 	case "mysql":
 		return fmt.Errorf("no variables hold a whole MySQL login; use -o mysql, and --defaults-extra-file")
 	case "redis":

@@ -91,7 +91,7 @@ func TestEnvironmentIsDataToAShell(t *testing.T) {
 		read string
 		want string
 	}{
-		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE`, "h/1/d/u/" + hard + "/require"},
+		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require", "sslrootcert": "/ca"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE$PGSSLROOTCERT`, "h/1/d/u/" + hard + "/require/ca"},
 		"redis":      {answerOf(t, "redis", map[string]any{"urls": []string{"rediss://h:6379"}, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
 		"vault":      {&oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}, `$VAULT_TOKEN`, "hvs." + hard},
 		"a JWT":      {&oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}, `$SALLYPORT_TOKEN`, "a.b.c"},
