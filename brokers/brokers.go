@@ -20,8 +20,8 @@ const ClientID = "workload"
 // io.Closer as well; it is closed some time after it went out of use.
 type Broker interface {
 	// Mint makes the credential that o orders, living no longer than o's grant. It refuses the zero
-	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable or ErrUncertain, what it can never make
-	// ErrRefused.
+	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable, ErrUncertain or ErrMisconfigured, what
+	// it can never make ErrTooShort or ErrInput.
 	Mint(ctx context.Context, o Order) (Credential, error)
 }
 
