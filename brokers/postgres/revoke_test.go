@@ -83,6 +83,7 @@ func TestWhatARoleOwnsIsHandedOverInEveryDatabase(t *testing.T) {
 
 // A function that runs as who owns it must not come to run as somebody who may do more.
 func TestWhatIsHandedOverBecomesNoMorePowerful(t *testing.T) {
+	letCreate(t) // the more powerful one could have it
 	server.Exec(t, database, "GRANT CREATE ON SCHEMA public TO orders_ro")
 	t.Cleanup(func() {
 		server.Exec(t, database, "DROP FUNCTION IF EXISTS trap", "REVOKE CREATE ON SCHEMA public FROM orders_ro")
