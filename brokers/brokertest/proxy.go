@@ -16,10 +16,10 @@ type Proxy struct {
 	mode     atomic.Int32
 	left     atomic.Int64 // messages that still pass, when counting
 	passed   atomic.Int64
-	cut      func() // called once when the count runs out; nil for cutting connections
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
+	cut   func() // called once when the count runs out; nil for cutting connections
 }
 
 const (
@@ -59,7 +59,9 @@ func (p *Proxy) Stall() { p.mode.Store(modeStall) }
 // Refuse does; answers to what got through are lost. then, when not nil, is called first, as when a process dies.
 func (p *Proxy) CutAfter(n int, then func()) {
 	p.dropAll()
+	p.mu.Lock()
 	p.cut = then
+	p.mu.Unlock()
 	p.passed.Store(0)
 	p.left.Store(int64(n))
 	p.mode.Store(modeCount)
@@ -142,8 +144,11 @@ func (p *Proxy) copy(to, from net.Conn, request bool) {
 
 func (p *Proxy) end() {
 	if p.mode.CompareAndSwap(modeCount, modeRefuse) {
-		if p.cut != nil {
-			p.cut()
+		p.mu.Lock()
+		cut := p.cut
+		p.mu.Unlock()
+		if cut != nil {
+			cut()
 		}
 		p.dropAll()
 	}
