@@ -19,7 +19,9 @@ type Proxy struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
-	cut   func() // called once when the count runs out; nil for cutting connections
+
+	turn sync.Mutex // held while the mode changes, and while cut runs
+	cut  func()     // called once when the count runs out; nil for cutting connections
 }
 
 const (
@@ -46,8 +48,12 @@ func NewProxy(t testing.TB, upstream string) *Proxy {
 // Addr returns HOST:PORT of the proxy.
 func (p *Proxy) Addr() string { return p.l.Addr().String() }
 
-// Pass lets everything through again.
-func (p *Proxy) Pass() { p.mode.Store(modePass) }
+// Pass lets everything through again. When it returns, what CutAfter was given has returned or will not be called.
+func (p *Proxy) Pass() {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	p.mode.Store(modePass)
+}
 
 // Refuse closes every connection, and each new one at once.
 func (p *Proxy) Refuse() { p.mode.Store(modeRefuse); p.dropAll() }
@@ -56,12 +62,13 @@ func (p *Proxy) Refuse() { p.mode.Store(modeRefuse); p.dropAll() }
 func (p *Proxy) Stall() { p.mode.Store(modeStall) }
 
 // CutAfter lets n messages from the broker through, counted over all connections from now on, and then does what
-// Refuse does; answers to what got through are lost. then, when not nil, is called first, as when a process dies.
+// Refuse does; answers to what got through are lost. then, when not nil, is called first, as when a process dies; it must
+// not change the proxy.
 func (p *Proxy) CutAfter(n int, then func()) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.dropAll()
-	p.mu.Lock()
 	p.cut = then
-	p.mu.Unlock()
 	p.passed.Store(0)
 	p.left.Store(int64(n))
 	p.mode.Store(modeCount)
@@ -143,12 +150,11 @@ func (p *Proxy) copy(to, from net.Conn, request bool) {
 }
 
 func (p *Proxy) end() {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	if p.mode.CompareAndSwap(modeCount, modeRefuse) {
-		p.mu.Lock()
-		cut := p.cut
-		p.mu.Unlock()
-		if cut != nil {
-			cut()
+		if p.cut != nil {
+			p.cut()
 		}
 		p.dropAll()
 	}

@@ -81,12 +81,7 @@ func TestNothingIsLeftWhateverStepAProcessDiesAt(t *testing.T) {
 					all.Go(func() {
 						slots <- struct{}{}
 						defer func() { <-slots }()
-						for range 3 { // an operation that failed by itself was not cut, and says nothing
-							if batch[i] = w.try(t, a, first+i); batch[i].killed || batch[i].answered == answer {
-								return
-							}
-						}
-						batch[i].err = errors.Join(batch[i].err, errors.New("the operation fails although nothing was cut"))
+						batch[i] = w.try(t, a, first+i)
 					})
 				}
 				all.Wait()
@@ -217,24 +212,33 @@ func (w *world) try(t *testing.T, a axis, n int) (p point) {
 	}
 	died := make(chan struct{})
 	proxy.CutAfter(n, func() { r.node.Kill(); close(died) })
-	if a.revoke {
-		err = r.node.Want("/revoke", stage.Form("token", token), "", 200)
-	} else {
-		token, err = r.node.Exchange(w.platform.Token("checkout", issuer), "db")
-	}
 	p.answered = answer
-	if err != nil {
-		p.answered = "no answer"
+	for end := time.Now().Add(stage.Patience); ; { // what failed by itself, while the machine is slow, was not cut: once more
+		if a.revoke {
+			err = r.node.Want("/revoke", stage.Form("token", token), "", 200)
+		} else {
+			token, err = r.node.Exchange(w.platform.Token("checkout", issuer), "db")
+		}
+		if err == nil {
+			break
+		}
 		select { // the caller may notice before this does
 		case <-died:
 			p.killed = true
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Second):
+			if time.Now().Before(end) {
+				continue
+			}
+			p.err = err
 		}
+		p.answered = "no answer"
+		break
 	}
 	r.node.Kill() // when it was over before: killed between two operations
-	proxy.Pass()
+	proxy.Pass()  // and it kills nobody any more
 	p.after, _ = r.roles("")
-	if p.err = r.node.Start(w.bin, r.server); p.err != nil {
+	if err := r.node.Start(w.bin, r.server); err != nil || p.err != nil {
+		p.err = errors.Join(p.err, err)
 		return p
 	}
 	leases, err := r.node.Leases("db")
