@@ -11,6 +11,7 @@ import (
 	_ "crypto/sha512" // SHA-384 and SHA-512
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func HMAC(t testing.TB, key, header, payload []byte) secret.Value {
 
 // Identify signs claims exactly as given, verifies the token for real and names it with adapter: the way
 // to test an adapter. iss and aud are taken from the claims, the time is one second before exp. The
-// configured names are prod.example/<name>.
+// configured names are prod.example/<name>. Claims whose iss or aud no configuration can have are an error too.
 func Identify(t testing.TB, name string, adapter federation.Adapter, claims []byte) (federation.Workload, error) {
 	t.Helper()
 	var c struct {
@@ -168,7 +169,7 @@ func Identify(t testing.TB, name string, adapter federation.Adapter, claims []by
 		Expires  float64 `json:"exp"`
 	}
 	if err := json.Unmarshal(claims, &c); err != nil {
-		t.Fatalf("claims: %v", err)
+		return federation.Workload{}, fmt.Errorf("claims that no token has: %w", err)
 	}
 	aud, _ := c.Audience.(string)
 	if list, ok := c.Audience.([]any); ok && len(list) > 0 {
@@ -184,7 +185,7 @@ func Identify(t testing.TB, name string, adapter federation.Adapter, claims []by
 		MaxLifetime: federation.MaxMaxLifetime, ManyAudiences: true,
 	}}, nil)
 	if err != nil {
-		t.Fatalf("trust: %v", err)
+		return federation.Workload{}, fmt.Errorf("an issuer that cannot be configured: %w", err)
 	}
 	return trust.Identify(t.Context(), iss.SignPayload(claims), time.Unix(int64(c.Expires)-1, 0))
 }
