@@ -102,6 +102,7 @@ var answers = []struct {
 	{federation.ErrNaming, answerInvalidRequest},
 	{federation.ErrID, answerInvalidRequest},
 
+	{keys.ErrKMS, answerUnavailable}, // before what it wraps
 	{lease.ErrLimit, answerTooMany},
 	{lease.ErrDying, answerInvalidRequest},
 	{lease.ErrUnrevocable, answerForeign},

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -51,22 +52,9 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 
 // connection checks how Vault is reached.
 func (c *checking) connection(t brokers.Target, s Settings) {
-	u, err := url.Parse(s.Address)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "":
-		c.refuse("address", "address is no URL; write https://HOST:PORT")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" || strings.TrimSuffix(u.Path, "/") != "":
-		c.refuse("address", "address has more than a host and a port; write https://HOST:PORT")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		c.refuse("address", "address %s is http beyond this machine, and tokens travel over it; use https", s.Address)
-	case u.Scheme != "http" && u.Scheme != "https":
-		c.refuse("address", "address has the scheme %q; use https", u.Scheme)
-	}
-	if s.Namespace != "" && !path(s.Namespace) {
-		c.refuse("namespace", "namespace %q is no path of letters, digits, '.', '_' and '-'; write it without a slash at either end", s.Namespace)
-	}
+	c.server(s.Address, s.Namespace)
 	if s.CAFile != "" {
-		if _, err := roots(t, s); err != nil {
+		if _, err := roots(t.Path(s.CAFile)); err != nil {
 			c.refuse("ca_file", "ca_file: %v", err)
 		}
 	}
@@ -78,11 +66,34 @@ func (c *checking) connection(t brokers.Target, s Settings) {
 	}
 }
 
+// server checks which Vault is meant.
+func (c *checking) server(address, namespace string) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "":
+		c.refuse("address", "address is no URL; write https://HOST:PORT")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" || strings.TrimSuffix(u.Path, "/") != "":
+		c.refuse("address", "address has more than a host and a port; write https://HOST:PORT")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		c.refuse("address", "address %s is http beyond this machine, and tokens travel over it; use https", address)
+	case u.Scheme != "http" && u.Scheme != "https":
+		c.refuse("address", "address has the scheme %q; use https", u.Scheme)
+	}
+	if namespace != "" && !path(namespace) {
+		c.refuse("namespace", "namespace %q is no path of letters, digits, '.', '_' and '-'; write it without a slash at either end", namespace)
+	}
+}
+
+// mount checks the path of a mount.
+func (c *checking) mount(at, mount, auth string) {
+	if !path(mount) || strings.HasPrefix(mount, "auth/") {
+		c.refuse(at, "%s %q is no path of a mount; write it as vault %s list shows it, without auth/ and the last slash", at, mount, auth)
+	}
+}
+
 // trust checks who we are to Vault.
 func (c *checking) trust(t brokers.Target, s Settings, scopes map[string]Scope) {
-	if !path(s.mount()) || strings.HasPrefix(s.mount(), "auth/") {
-		c.refuse("mount", "mount %q is no path of a mount; write it as vault auth list shows it, without auth/ and the last slash", s.Mount)
-	}
+	c.mount("mount", s.mount(), "auth")
 	if s.Audience == "" || len(s.Audience) > 255 || strings.ContainsFunc(s.Audience, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' || r == '"' || r == '\'' || r == '\\' }) {
 		c.refuse("audience", "audience must be 1 to 255 printable ASCII characters without spaces, commas, quotes and backslashes")
 	}
@@ -229,18 +240,15 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// roots reads the certificates of ca_file.
-func roots(t brokers.Target, s Settings) (*x509.CertPool, error) {
-	if s.CAFile == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(t.Path(s.CAFile))
+// roots reads the certificates in a file.
+func roots(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the file: %w", bare(err))
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("the file %s holds no PEM certificate", s.CAFile)
+		return nil, errors.New("the file holds no PEM certificate")
 	}
 	return pool, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,25 +35,21 @@ type client struct {
 // newClient connects to nothing. The library fills what it is not given from the environment (VAULT_ADDR, VAULT_TOKEN,
 // VAULT_SKIP_VERIFY, VAULT_HEADERS, VAULT_WRAP_TTL and more), so everything is given: a variable in the environment of the
 // service must not choose where tokens go. Variables that the library cannot read stop it, and us.
-func newClient(t brokers.Target, s Settings) (*client, error) {
-	pool, err := roots(t, s)
-	if err != nil {
-		return nil, err
-	}
+func newClient(address, namespace string, pool *x509.CertPool, timeout time.Duration) (*client, error) {
 	transport := &http.Transport{
 		Proxy:                  nil, // an environment variable must not choose who sees our requests
-		DialContext:            (&net.Dialer{Timeout: s.timeout()}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool},
-		TLSHandshakeTimeout:    s.timeout(),
+		TLSHandshakeTimeout:    timeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		MaxIdleConnsPerHost:    16, // exchanges at once, not a limit
 		IdleConnTimeout:        30 * time.Second,
 		ForceAttemptHTTP2:      true,
 	}
 	c, err := api.NewClient(&api.Config{
-		Address:          strings.TrimSuffix(s.Address, "/"),
+		Address:          strings.TrimSuffix(address, "/"),
 		HttpClient:       &http.Client{Transport: bounded{transport}, CheckRedirect: stay},
-		Timeout:          s.timeout(),
+		Timeout:          timeout,
 		MaxRetries:       0, // a second try makes a second credential, and the first is lost
 		DisableRedirects: true,
 	})
@@ -61,11 +58,11 @@ func newClient(t brokers.Target, s Settings) (*client, error) {
 	}
 	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}}) // without those of the environment
 	c.ClearToken()
-	if s.Namespace != "" {
-		c.SetNamespace(s.Namespace)
+	if namespace != "" {
+		c.SetNamespace(namespace)
 	}
 	c.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{c, transport, s.timeout()}, nil
+	return &client{c, transport, timeout}, nil
 }
 
 // stay keeps a redirect from taking the token along.

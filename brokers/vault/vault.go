@@ -18,6 +18,7 @@ package vault
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,7 +106,14 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	if d.Assertions == nil || d.Issuer == "" || d.Now == nil {
 		return nil, fmt.Errorf("vault broker of target %s needs an issuer that signs assertions, and a clock", t.Name)
 	}
-	c, err := newClient(t, s)
+	var pool *x509.CertPool // nil: the system's
+	if s.CAFile != "" {
+		var err error
+		if pool, err = roots(t.Path(s.CAFile)); err != nil {
+			return nil, fmt.Errorf("vault broker of target %s: %w", t.Name, err)
+		}
+	}
+	c, err := newClient(s.Address, s.Namespace, pool, s.timeout())
 	if err != nil {
 		return nil, fmt.Errorf("vault broker of target %s: %w", t.Name, err)
 	}

@@ -25,7 +25,7 @@ and /readyz no longer warns of it. Nothing is repaired and nothing is hidden. Th
 			if err != nil {
 				return err
 			}
-			signer, err := auditKey(dir, server)
+			signer, err := auditKey(c.Context(), dir, server)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -37,7 +38,7 @@ anything was edited, removed, inserted, reordered or cut off.`,
 			if err != nil {
 				return err
 			}
-			public, err := auditPublic(dir, server)
+			public, err := auditPublic(c.Context(), dir, server)
 			if err != nil {
 				return err
 			}
@@ -81,8 +82,8 @@ func parseWitness(s string) (*audit.Witness, error) {
 	return &audit.Witness{N: number, Hash: hash}, nil
 }
 
-func auditPublic(dir string, server config.Server) (ed25519.PublicKey, error) {
-	private, err := auditKey(dir, server)
+func auditPublic(ctx context.Context, dir string, server config.Server) (ed25519.PublicKey, error) {
+	private, err := auditKey(ctx, dir, server)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func newCheck() *cobra.Command {
 				return fmt.Errorf("%s; nothing would start from %s", count(len(problems), "problem"), args[0])
 			}
 			if err == nil {
-				_, err = keyEncryptionKey(args[0], set.Server)
+				err = checkKeyEncryptionKey(args[0], set.Server)
 			}
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/store/redis"
@@ -39,7 +41,7 @@ published before use (-), signing (#), retired but still published (=), and now 
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			if err := d.open(args[0]); err != nil {
+			if err := d.open(c.Context(), args[0]); err != nil {
 				return err
 			}
 			defer d.close()
@@ -64,22 +66,26 @@ type deployed struct {
 	dataDir string
 	server  config.Server
 	sealer  keys.Sealer
-	redis   *redis.DB // nil for one replica
+	kms     *vault.Transit // nil for none
+	redis   *redis.DB      // nil for one replica
 }
 
 func (d *deployed) flags(c *cobra.Command) {
 	c.Flags().StringVar(&d.dataDir, "data-dir", "", "directory of the replica's state, as given to sallyport serve")
 }
 
-// open reads the configuration and connects to nothing.
-func (d *deployed) open(dir string) (err error) {
+// open reads the configuration, and asks nobody but the Vault that unseals the keys, if one does.
+func (d *deployed) open(ctx context.Context, dir string) (err error) {
 	if d.server, err = loadServer(dir); err != nil {
 		return err
 	}
 	if err = ownData(&d.server, d.dataDir); err != nil {
 		return err
 	}
-	if d.sealer, err = keyEncryptionKey(dir, d.server); err != nil {
+	if d.sealer, err = keyEncryptionKey(ctx, dir, d.server); err != nil {
+		return err
+	}
+	if d.kms, err = openTransit(d.server.Signing.Vault); err != nil {
 		return err
 	}
 	d.redis, err = openRedis(dir, d.server)
@@ -94,6 +100,9 @@ func (d *deployed) store() keys.Store {
 }
 
 func (d *deployed) close() {
+	if d.kms != nil {
+		_ = d.kms.Close()
+	}
 	if d.redis != nil {
 		_ = d.redis.Close()
 	}
@@ -110,7 +119,7 @@ older ones. A replica that runs does so by itself; this is for when none runs, a
 replica to several. Take the replica that ran last: what is older than it has seen is refused.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := d.open(args[0]); err != nil {
+			if err := d.open(c.Context(), args[0]); err != nil {
 				return err
 			}
 			defer d.close()
@@ -182,11 +191,11 @@ and by others as their caches run out.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Algorithm = jose.SignatureAlgorithm(algorithm)
-			if err := d.open(args[0]); err != nil {
+			if err := d.open(c.Context(), args[0]); err != nil {
 				return err
 			}
 			defer d.close()
-			k, err := openKeys(c.Context(), d.server, d.sealer, d.redis, true)
+			k, err := openKeys(c.Context(), d.server, d.sealer, d.kms, d.redis, true)
 			if err != nil {
 				return err
 			}

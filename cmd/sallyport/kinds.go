@@ -38,5 +38,5 @@ func kinds() (config.Kinds, error) {
 	if err != nil {
 		return config.Kinds{}, err
 	}
-	return config.Kinds{Issuers: is, Brokers: bs}, nil
+	return config.Kinds{Issuers: is, Brokers: bs, Vault: func(v config.Vault) []brokers.Problem { return transitSettings(v).Check() }}, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
@@ -56,6 +57,7 @@ type service struct {
 	audit        *audit.Log
 	revocations  *revocation.Set
 	keys         *keys.Keys
+	kms          *vault.Transit // nil for none
 	keyCache     *federation.KeyCache
 	exchanger    *sts.Exchanger
 	workload     http.Handler
@@ -87,7 +89,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}
-	kek, err := keyEncryptionKey(dir, set.Server) // before anything is made that a wrong one could not open again
+	kek, err := keyEncryptionKey(ctx, dir, set.Server) // before anything is made that a wrong one could not open again
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +110,10 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if s.redis, err = openRedis(dir, set.Server); err != nil {
 		return nil, err
 	}
-	if s.keys, err = openKeys(ctx, set.Server, kek, s.redis, s.store.Used()); err != nil {
+	if s.kms, err = openTransit(set.Server.Signing.Vault); err != nil {
+		return nil, err
+	}
+	if s.keys, err = openKeys(ctx, set.Server, kek, s.kms, s.redis, s.store.Used()); err != nil {
 		return nil, err
 	}
 	journal, err := s.store.Revocations(s.keys.MAC())
@@ -160,6 +165,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "audit", Err: s.auditHealth},
 		{Name: "audit history", Err: s.auditHistory, Warn: true},
 		{Name: "keys", Err: s.keys.Fresh},
+		{Name: "key management", Err: s.keys.KMS},
 		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
 		s.storeCheck(),
@@ -385,6 +391,9 @@ func (s *service) close() error {
 			s.closeErr = s.audit.Close()
 		}
 		s.closeErr = errors.Join(s.closeErr, s.leave())
+		if s.kms != nil {
+			_ = s.kms.Close() // its login ends by itself too
+		}
 		if s.store != nil {
 			s.closeErr = errors.Join(s.closeErr, s.store.Close())
 		}

@@ -30,6 +30,7 @@ type IssuerKinds interface {
 type Kinds struct {
 	Issuers IssuerKinds
 	Brokers brokers.Set
+	Vault   func(Vault) []brokers.Problem // what is wrong with signing.vault, by the name of the setting; nil: whoever uses it looks
 }
 
 // Set is a configuration that was read, understood and checked as a whole. It is never changed.

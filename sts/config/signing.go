@@ -14,6 +14,7 @@ type Signing struct {
 	PublishBefore time.Duration
 	SealWith      Secret   // key-encryption key: 32 bytes in base64
 	UnsealWith    []Secret // others that still open what is sealed
+	Vault         Vault
 }
 
 // Defaults and bounds of signing.
@@ -30,11 +31,12 @@ const (
 var signingAlgorithms = []string{"ES256", "ES384", "RS256", "PS256", "EdDSA"}
 
 type signingBlock struct {
-	Algorithms    []string `yaml:"algorithms,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Algorithms to sign with, each with keys of its own: ES256, ES384, RS256, PS256 or EdDSA. The first is the default; targets may choose another. Default: [ES256]. A key of an added algorithm signs after publish_before."`
-	RotateEvery   duration `yaml:"rotate_every,omitempty" jsonschema_description:"How long a key signs until its successor does, in days (d) or a smaller unit; 1d to 365d. Default: 30d."`
-	PublishBefore duration `yaml:"publish_before,omitempty" jsonschema_description:"How long a key is published before it signs, in hours (h) or another unit; 10m to 7d, and at most half of rotate_every. Default: 24h. A replica that cannot read the keys for two fifths of it stops issuing."`
-	SealWith      Secret   `yaml:"seal_with" jsonschema_description:"Reference to the key-encryption key that seals our keys where they are stored: 32 bytes in base64 (head -c 32 /dev/urandom | base64). Required. Losing it loses the signing keys."`
-	UnsealWith    []Secret `yaml:"unseal_with,omitempty" jsonschema:"minItems=1" jsonschema_description:"References to key-encryption keys that still open what is stored, while seal_with is changed; at most 4. Default: none."`
+	Algorithms    []string    `yaml:"algorithms,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Algorithms to sign with, each with keys of its own: ES256, ES384, RS256, PS256 or EdDSA. The first is the default; targets may choose another. Default: [ES256]. A key of an added algorithm signs after publish_before."`
+	RotateEvery   duration    `yaml:"rotate_every,omitempty" jsonschema_description:"How long a key signs until its successor does, in days (d) or a smaller unit; 1d to 365d. Default: 30d."`
+	PublishBefore duration    `yaml:"publish_before,omitempty" jsonschema_description:"How long a key is published before it signs, in hours (h) or another unit; 10m to 7d, and at most half of rotate_every. Default: 24h. A replica that cannot read the keys for two fifths of it stops issuing."`
+	SealWith      Secret      `yaml:"seal_with" jsonschema_description:"Reference to the key-encryption key that seals our keys where they are stored: 32 bytes in base64 (head -c 32 /dev/urandom | base64). Required. Losing it loses the signing keys."`
+	UnsealWith    []Secret    `yaml:"unseal_with,omitempty" jsonschema:"minItems=1" jsonschema_description:"References to key-encryption keys that still open what is stored, while seal_with is changed; at most 4. Default: none."`
+	Vault         *vaultBlock `yaml:"vault,omitempty" jsonschema_description:"A Vault that keeps the keys: those that sign, the one that seals the others, or both. Default: none."`
 }
 
 // signing checks the block and builds its part of the server.
@@ -45,6 +47,7 @@ func (l *loader) signing(d *document, b signingBlock) Signing {
 		PublishBefore: cmp.Or(b.PublishBefore.value(), defaultPublishBefore),
 		SealWith:      b.SealWith,
 		UnsealWith:    b.UnsealWith,
+		Vault:         l.vault(d, b.Vault),
 	}
 	if s.Algorithms == nil {
 		s.Algorithms = []string{signingAlgorithms[0]}

@@ -29,7 +29,8 @@ type document struct {
 
 // key is one signing key and its timeline. It is used with its one algorithm only (RFC 8725 section 3.1).
 type key struct {
-	JWK       jose.JSONWebKey `json:"jwk"` // private; its kid is its thumbprint
+	JWK       jose.JSONWebKey `json:"jwk"`           // private, public for one in a KMS; its kid is its thumbprint
+	KMS       string          `json:"kms,omitempty"` // name of the key in the KMS that keeps it
 	Published time.Time       `json:"published"`
 	Activates time.Time       `json:"activates"`
 	Retires   time.Time       `json:"retires,omitzero"` // zero while no successor is known
@@ -59,13 +60,13 @@ func (k key) state(now time.Time) State {
 	}
 }
 
-func newDocument(p Plan, now time.Time) (document, error) {
+func newDocument(p Plan, mk maker, now time.Time) (document, error) {
 	now = now.UTC().Round(0)
 	d := document{Version: version, Deployment: newDeployment(), Created: now, MAC: make([]byte, sha256.Size)}
 	_, _ = rand.Read(d.MAC) // never fails (crypto/rand since Go 1.24)
 	for _, set := range d.sets() {
 		for _, alg := range p.Algorithms {
-			fresh, err := newKey(alg, now, now)
+			fresh, err := mk(set.name, alg, now, now)
 			if err != nil {
 				return document{}, err
 			}

@@ -22,8 +22,8 @@ func Supported() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.RS256, jose.PS256, jose.EdDSA}
 }
 
-// newKey makes a key for one algorithm.
-func newKey(alg jose.SignatureAlgorithm, published, activates time.Time) (key, error) {
+// newKey is the [maker] of keys that this process has.
+func newKey(_ string, alg jose.SignatureAlgorithm, published, activates time.Time) (key, error) {
 	var private any
 	var err error
 	switch alg {
@@ -52,19 +52,21 @@ func newKey(alg jose.SignatureAlgorithm, published, activates time.Time) (key, e
 // check refuses a key that does not fit its algorithm or its name.
 func (k key) check() error {
 	fits := false
-	switch private := k.JWK.Key.(type) {
-	case *ecdsa.PrivateKey:
-		fits = k.algorithm() == jose.ES256 && private.Curve == elliptic.P256() ||
-			k.algorithm() == jose.ES384 && private.Curve == elliptic.P384()
-	case *rsa.PrivateKey:
-		fits = (k.algorithm() == jose.RS256 || k.algorithm() == jose.PS256) && private.N.BitLen() >= rsaBits
-	case ed25519.PrivateKey:
+	switch public := k.JWK.Public().Key.(type) {
+	case *ecdsa.PublicKey:
+		fits = k.algorithm() == jose.ES256 && public.Curve == elliptic.P256() ||
+			k.algorithm() == jose.ES384 && public.Curve == elliptic.P384()
+	case *rsa.PublicKey:
+		fits = (k.algorithm() == jose.RS256 || k.algorithm() == jose.PS256) && public.N.BitLen() >= rsaBits
+	case ed25519.PublicKey:
 		fits = k.algorithm() == jose.EdDSA
 	}
 	name, err := Thumbprint(k.JWK)
 	switch {
 	case !fits || !k.JWK.Valid():
-		return errors.New("it is no private key for its algorithm")
+		return errors.New("it is no key for its algorithm")
+	case k.JWK.IsPublic() != (k.KMS != ""):
+		return errors.New("its private half is not where it is said to be")
 	case err != nil || name != k.JWK.KeyID:
 		return errors.New("its kid is not its thumbprint")
 	case k.Published.IsZero() || k.Activates.Before(k.Published) || !k.Retires.IsZero() && k.Retires.Before(k.Activates):

@@ -1,7 +1,8 @@
 // Package keys holds our own keys: two sets that sign (one for what we mint, one for the assertions with which
 // we call others), the key that signs the audit log's heads, and the one that authenticates stored revocations.
 // Where they are kept they are sealed with AES-256-GCM under a key-encryption key that configuration refers to;
-// in memory they never leave this package, which lends out signatures, public key sets and verifiers.
+// in memory they never leave this package, which lends out signatures, public key sets and verifiers. Keys that sign
+// can be in a [KMS] instead: then only their public halves are here.
 //
 // Everything that replicas share is one document in a [Store]. Each signing key in it has a fixed timeline: it
 // is published some time before it signs, signs from an instant that stands in the document, retires when its
@@ -43,6 +44,7 @@ type Plan struct {
 	Algorithms    []jose.SignatureAlgorithm // of each set; the first is the default
 	RotateEvery   time.Duration             // how long a key signs
 	PublishBefore time.Duration             // how long a key is published before it signs
+	InKMS         bool                      // new keys are made in the KMS, and never leave it
 }
 
 // Defaults of a [Plan] (design section 6).
@@ -84,6 +86,7 @@ type Config struct {
 	Dir         string // data directory of this replica: its audit key, and what it saw last
 	Store       Store  // of the document; nil for a file in Dir
 	Sealer      Sealer
+	KMS         KMS // of keys that stand in one; nil for none
 	Plan        Plan
 	Initialised bool          // the deployment has state, so it must have keys; a replica that has seen some knows by itself
 	Settle      time.Duration // how long keys that are missing may be put back by another replica; 0 when there is none
@@ -95,6 +98,7 @@ type Config struct {
 type Keys struct {
 	store  Store
 	sealer Sealer
+	kms    KMS
 	plan   Plan
 	seen   string // path
 	copies string // path of the copy of a document that is not in Dir; "" for none
@@ -106,6 +110,7 @@ type Keys struct {
 	doc     atomic.Pointer[document]  // in force; never changed
 	loaded  atomic.Pointer[time.Time] // when it was last known to be the newest
 	problem atomic.Pointer[error]     // of the last reading or change
+	health  kmsHealth
 
 	writing  sync.Mutex // of what follows; one reading or change at a time
 	revision string     // of doc
@@ -121,7 +126,10 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if c.Dir == "" || c.Now == nil || c.Sealer.isZero() {
 		return nil, errors.New("keys need a directory, a clock and a key-encryption key")
 	}
-	k := &Keys{store: c.Store, sealer: c.Sealer, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), now: c.Now}
+	if c.Plan.InKMS && c.KMS == nil {
+		return nil, errors.New("keys shall be made in a KMS, and there is none")
+	}
+	k := &Keys{store: c.Store, sealer: c.Sealer, kms: c.KMS, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), now: c.Now}
 	if k.copies = filepath.Join(c.Dir, fileName); c.Store == nil {
 		k.store, k.copies = NewFile(c.Dir), ""
 	}
@@ -145,6 +153,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 			if err != nil {
 				return nil, err
 			}
+			k.probe(ctx)
 			return k, nil
 		}
 	}
@@ -161,7 +170,7 @@ func (k *Keys) begin(ctx context.Context, initialised bool, settle *time.Duratio
 		if initialised {
 			return k.missing()
 		}
-		doc, err := newDocument(k.plan, k.now())
+		doc, err := newDocument(k.plan, k.makeKey(ctx), k.now())
 		if err != nil {
 			return err
 		}
@@ -171,7 +180,7 @@ func (k *Keys) begin(ctx context.Context, initialised bool, settle *time.Duratio
 	if err != nil {
 		return err
 	}
-	changed, err := doc.maintain(k.plan, k.now())
+	changed, err := doc.maintain(k.plan, k.makeKey(ctx), k.now())
 	if err != nil {
 		return err
 	}
@@ -213,6 +222,9 @@ func (k *Keys) read(sealed []byte) (_ document, outdated bool, err error) {
 		return document{}, false, err
 	}
 	if err := doc.notBefore(*k.doc.Load()); err != nil {
+		return document{}, false, err
+	}
+	if err := k.kept(doc); err != nil {
 		return document{}, false, err
 	}
 	return doc, outdated, checkSeen(k.seen, doc)

@@ -54,13 +54,14 @@ func (k *Keys) refresh(ctx context.Context) error {
 	defer func() { k.asked = time.Now() }() // at the end: whoever waited for this reading needs no other
 	err := k.follow(ctx)
 	if err == nil {
-		err = k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.maintain(k.plan, now) })
+		err = k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.maintain(k.plan, k.makeKey(ctx), now) })
 	}
 	if errors.Is(err, ErrConflict) { // another replica was first; what it wrote is read the next time
 		err = nil
 	}
 	k.tokens.publish()
 	k.assertions.publish()
+	k.probe(ctx)
 	if err != nil {
 		k.problem.Store(&err)
 		return err

@@ -38,7 +38,7 @@ func (k *Keys) Rotate(ctx context.Context, r Rotation) error {
 		if err := k.follow(ctx); err != nil {
 			return err
 		}
-		err := k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.rotate(r, k.plan, now) })
+		err := k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.rotate(r, k.plan, k.makeKey(ctx), now) })
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
@@ -48,7 +48,7 @@ func (k *Keys) Rotate(ctx context.Context, r Rotation) error {
 
 // maintain does what the plan says is due at now: a first key of an algorithm, the successor of a key whose time
 // is near, the end of keys whose algorithm is not wanted any more. Keys that are gone are forgotten.
-func (d *document) maintain(p Plan, now time.Time) (bool, error) {
+func (d *document) maintain(p Plan, mk maker, now time.Time) (bool, error) {
 	now = now.UTC().Round(0) // instants are those of the wall
 	changed := false
 	for _, s := range d.sets() {
@@ -64,7 +64,7 @@ func (d *document) maintain(p Plan, now time.Time) (bool, error) {
 			if !due {
 				continue
 			}
-			if err := succeed(s.keys, alg, now, begins); err != nil {
+			if err := s.succeed(mk, alg, now, begins); err != nil {
 				return false, err
 			}
 			changed = true
@@ -101,23 +101,23 @@ func newest(list []key, alg jose.SignatureAlgorithm) int {
 }
 
 // succeed makes a key of an algorithm that signs from begins, and lets its predecessor retire then.
-func succeed(list *[]key, alg jose.SignatureAlgorithm, now, begins time.Time) error {
-	if len(*list) >= maxKeys {
-		return fmt.Errorf("%w: there are %d keys already; wait an hour until retired ones are gone, or take them out as compromised", ErrRotation, len(*list))
+func (s set) succeed(mk maker, alg jose.SignatureAlgorithm, now, begins time.Time) error {
+	if len(*s.keys) >= maxKeys {
+		return fmt.Errorf("%w: there are %d keys already; wait an hour until retired ones are gone, or take them out as compromised", ErrRotation, len(*s.keys))
 	}
-	fresh, err := newKey(alg, now, begins)
+	fresh, err := mk(s.name, alg, now, begins)
 	if err != nil {
 		return err
 	}
-	if i := newest(*list, alg); i >= 0 {
-		(*list)[i].Retires = fresh.Activates
+	if i := newest(*s.keys, alg); i >= 0 {
+		(*s.keys)[i].Retires = fresh.Activates
 	}
-	*list = append(*list, fresh)
+	*s.keys = append(*s.keys, fresh)
 	return nil
 }
 
 // rotate does what an operator asks for.
-func (d *document) rotate(r Rotation, p Plan, now time.Time) (bool, error) {
+func (d *document) rotate(r Rotation, p Plan, mk maker, now time.Time) (bool, error) {
 	if r.Set != "" && r.Set != SetTokens && r.Set != SetAssertions {
 		return false, fmt.Errorf("%w: there is no set %q; choose %s or %s", ErrRotation, r.Set, SetTokens, SetAssertions)
 	}
@@ -135,7 +135,7 @@ func (d *document) rotate(r Rotation, p Plan, now time.Time) (bool, error) {
 			continue
 		}
 		for _, alg := range algorithms {
-			did, err := r.one(s.keys, alg, p, now)
+			did, err := r.one(s, alg, p, mk, now)
 			if err != nil {
 				return false, err
 			}
@@ -146,12 +146,13 @@ func (d *document) rotate(r Rotation, p Plan, now time.Time) (bool, error) {
 }
 
 // one rotates one algorithm of one set.
-func (r Rotation) one(list *[]key, alg jose.SignatureAlgorithm, p Plan, now time.Time) (bool, error) {
+func (r Rotation) one(s set, alg jose.SignatureAlgorithm, p Plan, mk maker, now time.Time) (bool, error) {
+	list := s.keys
 	i := newest(*list, alg)
 	switch waiting := i >= 0 && (*list)[i].state(now) == Next; {
 	case r.Compromised:
 		*list = slices.DeleteFunc(*list, func(k key) bool { return k.algorithm() == alg })
-		return true, succeed(list, alg, now, now)
+		return true, s.succeed(mk, alg, now, now)
 	case r.Now && waiting: // it is in some caches already
 		for j := range *list {
 			if k := &(*list)[j]; k.algorithm() == alg && k.Retires.Equal((*list)[i].Activates) {
@@ -161,10 +162,10 @@ func (r Rotation) one(list *[]key, alg jose.SignatureAlgorithm, p Plan, now time
 		(*list)[i].Activates = now
 		return true, nil
 	case r.Now:
-		return true, succeed(list, alg, now, now)
+		return true, s.succeed(mk, alg, now, now)
 	case waiting:
 		return false, nil
 	default:
-		return true, succeed(list, alg, now, now.Add(p.PublishBefore))
+		return true, s.succeed(mk, alg, now, now.Add(p.PublishBefore))
 	}
 }

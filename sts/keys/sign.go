@@ -35,7 +35,8 @@ type Signers struct {
 // member is a key with a signer for each kind of token, made once.
 type member struct {
 	key
-	signers map[string]jose.Signer
+	types   []string
+	signers map[string]jose.Signer // by typ; none for a key in a KMS
 }
 
 // Published is what relying parties are told. It is never changed: whatever it says was true together.
@@ -49,7 +50,8 @@ var _ oidc.KeySet = (*Signers)(nil)
 
 func newSigners(k *Keys, types []string) *Signers { return &Signers{keys: k, types: types} }
 
-// adopt puts the keys of a document in force. Signers of keys that stay are kept.
+// adopt puts the keys of a document in force. Signers of keys that stay are kept; a key in a
+// KMS has one for each call.
 func (s *Signers) adopt(list []key) error {
 	var old []member
 	if p := s.ring.Load(); p != nil {
@@ -57,15 +59,19 @@ func (s *Signers) adopt(list []key) error {
 	}
 	ring := make([]member, 0, len(list))
 	for _, k := range list {
-		m := member{key: k}
+		m := member{key: k, types: s.types}
+		if k.KMS != "" {
+			ring = append(ring, m)
+			continue
+		}
 		if i := slices.IndexFunc(old, func(o member) bool { return o.JWK.KeyID == k.JWK.KeyID }); i >= 0 {
 			m.signers = old[i].signers
 		} else {
 			m.signers = make(map[string]jose.Signer, len(s.types))
 			for _, typ := range s.types {
-				signer, err := jose.NewSigner(jose.SigningKey{Algorithm: k.algorithm(), Key: k.JWK}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
+				signer, err := newSigner(k.algorithm(), k.JWK, typ)
 				if err != nil {
-					return fmt.Errorf("preparing a signing key: %w", err)
+					return err
 				}
 				m.signers[typ] = signer
 			}
@@ -105,7 +111,7 @@ func (s *Signers) Fresh() error { return s.keys.Fresh() }
 // Sign returns claims as a compact JWS (RFC 7515 section 3.1), by the key of an algorithm that is active now; ""
 // is the default algorithm. A typ that the set is not meant for is an error (RFC 8725 section 3.11). ErrStale
 // means that there may be newer keys; ErrInactive that the algorithm has none that signs yet.
-func (s *Signers) Sign(_ context.Context, h Header, claims any) (string, error) {
+func (s *Signers) Sign(ctx context.Context, h Header, claims any) (string, error) {
 	if err := s.keys.Fresh(); err != nil {
 		return "", err
 	}
@@ -113,19 +119,42 @@ func (s *Signers) Sign(_ context.Context, h Header, claims any) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	signer, ok := m.signers[h.Type]
-	if !ok {
+	if !slices.Contains(s.types, h.Type) {
 		return "", fmt.Errorf("these keys do not sign tokens of typ %s", h.Type)
 	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encoding claims: %w", err)
 	}
-	jws, err := signer.Sign(payload)
+	jws, err := m.sign(ctx, s.keys, h.Type, payload)
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)
 	}
 	return jws.CompactSerialize()
+}
+
+// sign makes a JWS. One from a KMS is verified with the key that is published before anybody gets it.
+func (m member) sign(ctx context.Context, k *Keys, typ string, payload []byte) (*jose.JSONWebSignature, error) {
+	if m.KMS == "" {
+		return m.signers[typ].Sign(payload)
+	}
+	signer, err := newSigner(m.algorithm(), opaque{ctx, k.kms, m.KMS, m.JWK}, typ)
+	if err != nil {
+		return nil, err
+	}
+	jws, err := signer.Sign(payload)
+	if err == nil {
+		_, err = jws.Verify(m.JWK)
+	}
+	return jws, k.heard(ctx, err)
+}
+
+func newSigner(alg jose.SignatureAlgorithm, signer any, typ string) (jose.Signer, error) {
+	out, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: signer}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
+	if err != nil {
+		return nil, fmt.Errorf("preparing a signing key: %w", err)
+	}
+	return out, nil
 }
 
 // active returns the key that signs. Without an algorithm it is the first of the plan that has one: a default

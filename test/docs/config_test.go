@@ -49,6 +49,8 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	files["secrets/redis-url"] = "redis://:not-shown@127.0.0.1:6379/0"
 	files["secrets/sessions-redis-1"] = "rediss://sallyport:not-shown@redis-1.example:6379"
 	files["secrets/sessions-redis-2"] = "rediss://sallyport:not-shown@redis-2.example:6379"
+	files["secrets/kek.sealed"] = "vault:v1:bm90IHNob3du"
+	files["secrets/vault.jwt"] = "e30.e30.not-shown"
 	files["secrets/orders-mysql-dsn"] = "sallyport:not-shown@tcp(orders.db.internal:3306)/?tls=true"
 	for name, text := range files {
 		path := filepath.Join(dir, name)

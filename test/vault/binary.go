@@ -3,11 +3,14 @@ package vault
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -19,7 +22,7 @@ const version = "v1.14.1"
 // this package.
 func Binary(ctx context.Context, log io.Writer) (string, error) {
 	sum := sha256.New()
-	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
+	for _, name := range append([]string{"main.go", "go.mod", "go.sum"}, slices.Sorted(maps.Values(added))...) {
 		b, err := os.ReadFile(filepath.Join("server", name))
 		if err != nil {
 			return "", fmt.Errorf("run this inside test/vault: %w", err)
@@ -61,14 +64,67 @@ func build(ctx context.Context, log io.Writer, path string) error {
 	}()
 	defer close(done)
 	fmt.Fprintf(log, "building Vault %s (once; several minutes)\n", version)
-	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(part, "vault"), ".")
-	compile.Dir = "server" // a module of its own
-	compile.Env = append(os.Environ(), "GOWORK=off")
+	modfile, err := completed(ctx, log, part)
+	if err != nil {
+		return err
+	}
+	compile := exec.CommandContext(ctx, "go", "build", "-modfile", modfile, "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(part, "vault"), ".")
+	here(compile)
 	compile.Stdout, compile.Stderr = log, log
 	if err := compile.Run(); err != nil {
 		return fmt.Errorf("building Vault %s: %w", version, err)
 	}
 	return os.Rename(filepath.Join(part, "vault"), path)
+}
+
+// added are files that Vault's sdk gets, by package: pki and transit name functions that it lacks.
+var added = map[string]string{
+	"helper/certutil": filepath.Join("added", "acme.go.txt"),
+	"helper/keysutil": filepath.Join("added", "byok.go.txt"),
+}
+
+// completed copies the sdk into dir, with what is added, and returns a go.mod that uses it.
+func completed(ctx context.Context, log io.Writer, dir string) (string, error) {
+	const sdk = "github.com/hashicorp/vault/sdk"
+	get := exec.CommandContext(ctx, "go", "mod", "download", "-json", sdk)
+	here(get)
+	get.Stderr = log
+	out, err := get.Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for %s: %w", sdk, err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil || module.Dir == "" {
+		return "", fmt.Errorf("looking for %s: go says %q", sdk, out)
+	}
+	whole := filepath.Join(dir, "sdk")
+	if err := os.CopyFS(whole, os.DirFS(module.Dir)); err != nil {
+		return "", err
+	}
+	files := map[string]string{filepath.Join(dir, "go.mod"): "go.mod", filepath.Join(dir, "go.sum"): "go.sum"}
+	for at, from := range added {
+		files[filepath.Join(whole, filepath.FromSlash(at), "added.go")] = from
+	}
+	for to, from := range files {
+		text, err := os.ReadFile(filepath.Join("server", from))
+		if err == nil {
+			err = os.WriteFile(to, text, 0o600)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	modfile := filepath.Join(dir, "go.mod")
+	edit := exec.CommandContext(ctx, "go", "mod", "edit", "-replace="+sdk+"="+whole, modfile)
+	here(edit)
+	edit.Stdout, edit.Stderr = log, log
+	return modfile, edit.Run()
+}
+
+// here lets a command of Go work in the server's module.
+func here(c *exec.Cmd) {
+	c.Dir = "server"
+	c.Env = append(os.Environ(), "GOWORK=off")
 }
 
 // cacheDir follows the XDG rules on every platform.

@@ -2,8 +2,8 @@
 // commands of "sallyport trust vault" set up, what an exchange makes, and what is left of it after a revocation.
 //
 // The server is Vault v1.14.1, built once from its Go module (server, a module of its own) into the user's cache
-// directory: the released binary is no module. Its transit and pki engines do not build that way; brokers/vault tests
-// those against their contract. OpenBao's server is no module that can be installed either; its client is, and reads here what
+// directory: the released binary is no module. Its sdk module lacks two functions that its transit and pki engines name, and
+// gets stand-ins that refuse (server/added); nothing calls them here. OpenBao's server is no module that can be installed either; its client is, and reads here what
 // the broker made.
 //
 // Run it with

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // trusted writes the configuration of a deployment around a target file and returns what "sallyport trust vault" prints.
@@ -53,8 +55,8 @@ func sallyport(tb testing.TB) string {
 }
 
 // interpret does what the printed commands of the vault command line say, by the API calls that this command makes. A
-// line that it does not know fails.
-func (s *Server) interpret(tb testing.TB, text string) {
+// line that it does not know fails. It returns what the last one prints.
+func (s *Server) interpret(tb testing.TB, text string) (field string) {
 	tb.Helper()
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
@@ -68,6 +70,13 @@ func (s *Server) interpret(tb testing.TB, text string) {
 			_, err = s.Root.Logical().Write("sys/auth/"+strings.TrimPrefix(words[3], "-path="), map[string]any{"type": words[4]})
 			if err != nil && strings.Contains(err.Error(), "path is already in use") {
 				err = nil // as the comment says
+			}
+		case strings.HasPrefix(line, "vault secrets enable -path=") && len(words) == 5:
+			err = s.Root.Sys().Mount(strings.TrimPrefix(words[3], "-path="), &api.MountInput{Type: words[4]})
+		case strings.HasPrefix(line, "vault write -field=") && len(words) == 5 && words[3] == "-f":
+			var got *api.Secret
+			if got, err = s.Root.Logical().Write(words[4], nil); err == nil {
+				field, _ = got.Data[strings.TrimPrefix(words[2], "-field=")].(string)
 			}
 		case strings.HasPrefix(line, "vault policy write ") && strings.HasSuffix(line, " - <<'EOF'") && len(words) == 6:
 			err = s.Root.Sys().PutPolicy(words[3], document(tb, lines))
@@ -83,6 +92,7 @@ func (s *Server) interpret(tb testing.TB, text string) {
 			tb.Fatalf("%s: %v", line, err)
 		}
 	}
+	return field
 }
 
 // document reads a here-document.

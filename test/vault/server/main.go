@@ -1,9 +1,9 @@
-// Command server is a Vault server for tests: Vault's own core and HTTP handler with its own jwt, approle, kv and
-// database plugins, all in memory. It listens on the loopback address that it is given, initialises and unseals itself, prints
+// Command server is a Vault server for tests: Vault's own core and HTTP handler with its own jwt, approle, kv, database,
+// transit and pki plugins, all in memory. It listens on the loopback address that it is given, initialises and unseals itself, prints
 // its address and root token as one line of JSON, and ends when it is told to or when its standard input closes.
 //
-// It stands in for the released binary, which is no Go module that can be installed. Nothing of Vault is changed. The
-// transit and pki engines are not in it: they do not build with the versions that the modules of this release name.
+// It stands in for the released binary, which is no Go module that can be installed. Nothing of Vault is changed; what its
+// sdk module lacks for this release is added while it is built (added).
 //
 // It is a module of its own because Vault pins old versions of some hundred modules.
 package main
@@ -27,6 +27,8 @@ import (
 	auditfile "github.com/hashicorp/vault/builtin/audit/file"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/logical/database"
+	"github.com/hashicorp/vault/builtin/logical/pki"
+	"github.com/hashicorp/vault/builtin/logical/transit"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/plugins/database/postgresql"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -81,7 +83,7 @@ func start(ctx context.Context, url string) (*vault.Core, string, error) {
 		RedirectAddr:       url,
 		BuiltinRegistry:    registry{},
 		CredentialBackends: map[string]logical.Factory{"jwt": jwtauth.Factory, "approle": approle.Factory},
-		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory, "database": database.Factory},
+		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory, "database": database.Factory, "pki": pki.Factory, "transit": transit.Factory},
 		AuditBackends:      map[string]audit.Factory{"file": auditfile.Factory},
 	})
 	if err != nil {
