@@ -81,7 +81,7 @@ func signs(t *testing.T, k *keys.Keys) string {
 	if err != nil {
 		t.Fatalf("signing: %v", err)
 	}
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestKeysMoveIntoAKMSAndBack(t *testing.T) {
 	here.KMS = nil
 	last := opened(t, here) // the key in the KMS retires, which needs no KMS
 	for _, token := range []string{before, there} {
-		jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+		jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 		if err != nil {
 			t.Fatal(err)
 		}
