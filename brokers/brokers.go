@@ -95,6 +95,7 @@ type Lease struct {
 	Depth     int      // tokens on the longest way to it, itself included
 	Actors    []string // who acts for the workload, by their ids, the current actor first; nil when nobody does
 	Position  string   // revocation log position that the decision saw
+	Facts     []string // what revocations can match of it: keyed digests, opaque to brokers
 }
 
 // NewOrder binds a grant to its lease.

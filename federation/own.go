@@ -8,7 +8,7 @@ import (
 
 // Names of the claims that make a minted token one of ours.
 const (
-	ownClaim = "sallyport" // object: family, ancestors, position, target
+	ownClaim = "sallyport" // object: family, ancestors, position, target, facts
 	ownType  = "at+jwt"    // RFC 9068 section 2.1
 )
 
@@ -21,6 +21,7 @@ type ownClaims struct {
 		Depth     int      `json:"depth"`
 		Position  string   `json:"position"`
 		Target    string   `json:"target"`
+		Facts     []string `json:"facts"`
 	} `json:"sallyport"`
 }
 
@@ -54,6 +55,7 @@ func (a *attempt) nameOwn(w *Workload) error {
 		Target:    c.Own.Target,
 		Scopes:    strings.Fields(c.Scope),
 		Position:  c.Own.Position,
+		Facts:     c.Own.Facts,
 	}
 	return nil
 }

@@ -113,6 +113,7 @@ type Lineage struct {
 	Target    string   // target the token was minted for
 	Scopes    []string // scopes it was granted
 	Position  string   // "epoch.n": the revocation log position its decision saw
+	Facts     []string // what revocations can match of it and of what it descends from, as the broker wrote it
 }
 
 // IsZero reports whether the token was not minted by this deployment.

@@ -2,8 +2,6 @@ package sts
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sallyport-sts/sallyport/brokers"
-	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -48,43 +44,43 @@ const (
 	pageMost    = 1000
 )
 
-// leaseFilters are the query parameters of GET /admin/v1/leases that must equal something of the lease.
-var leaseFilters = map[string]func(*lease.Lease) string{
-	"lease":   func(l *lease.Lease) string { return l.ID },
-	"family":  func(l *lease.Lease) string { return l.Family },
-	"target":  func(l *lease.Lease) string { return l.Target },
-	"subject": func(l *lease.Lease) string { return l.Workload },
-	"rule":    func(l *lease.Lease) string { return l.Rule },
-	"state":   func(l *lease.Lease) string { return string(l.State) },
-}
-
-// LeasesRoute answers GET /admin/v1/leases from the ledger that each walks.
-func LeasesRoute(each func(context.Context, func(lease.Lease) error) error) AdminRoute {
+// LeasesRoute answers GET /admin/v1/leases from the ledger that each walks: limit, after, state, target and
+// rule are of the lease itself; every other query parameter is a term of a selector, which what it descends from may match as well.
+func LeasesRoute(each func(context.Context, func(lease.Lease) error) error, h revocation.Hasher) AdminRoute {
 	return AdminRoute{http.MethodGet, "/leases", func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		limit, after := pageDefault, query.Get("after")
+		var terms []string
 		for key, values := range query {
-			_, known := leaseFilters[key]
 			switch n, err := strconv.Atoi(values[0]); {
-			case len(values) > 1:
-				writeJSON(w, http.StatusBadRequest, "", adminError{fmt.Sprintf("%s is given twice", word(key))})
-				return
 			case key == "limit" && (err != nil || n < 1 || n > pageMost):
 				writeJSON(w, http.StatusBadRequest, "", adminError{fmt.Sprintf("limit is not a number from 1 to %d", pageMost)})
 				return
 			case key == "limit":
 				limit = n
-			case key != "after" && !known:
-				writeJSON(w, http.StatusBadRequest, "", adminError{fmt.Sprintf("leases are not selected by %s; choose lease, family, target, subject, rule or state", word(key))})
+			case key != "after" && key != "state" && key != "target" && key != "rule":
+				for _, v := range values {
+					terms = append(terms, key+"="+v)
+				}
+			}
+		}
+		var sel revocation.Selector
+		if len(terms) > 0 {
+			var err error
+			if sel, err = revocation.ParseSelector(terms); err != nil {
+				writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 				return
 			}
 		}
 		out := AdminLeases{Leases: []AdminLease{}}
 		err := each(r.Context(), func(l lease.Lease) error {
-			for key, of := range leaseFilters {
-				if want := query.Get(key); want != "" && of(&l) != want {
+			for key, of := range map[string]string{"state": string(l.State), "target": l.Target, "rule": l.Rule} {
+				if want := query.Get(key); want != "" && want != of {
 					return nil
 				}
+			}
+			if len(sel) > 0 && !FactsOf(h, l).Matches(h, sel) {
+				return nil
 			}
 			out.Total++
 			if l.ID > after {
@@ -106,82 +102,6 @@ func LeasesRoute(each func(context.Context, func(lease.Lease) error) error) Admi
 		}
 		writeJSON(w, http.StatusOK, "", out)
 	}}
-}
-
-// AdminRevocation is the body of POST /admin/v1/revocations.
-type AdminRevocation struct {
-	Lease  string `json:"lease"`
-	Reason string `json:"reason,omitempty"`
-	Wait   int    `json:"wait_seconds,omitempty"` // for what lives outside to be seen dead, at most 12; default 5
-}
-
-// AdminRevoked is its answer: the revocation is in force and durable, and this became of what lives outside.
-type AdminRevoked struct {
-	ID       string         `json:"id"`
-	Position string         `json:"position"`           // EPOCH.N
-	Counts   map[string]int `json:"counts"`             // of leases, by what became of them: dead, dies, may_exist, pending
-	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
-}
-
-// AdminReceipt says what became of one credential.
-type AdminReceipt struct {
-	Lease  string    `json:"lease"`
-	Target string    `json:"target"`
-	State  string    `json:"state"` // dead, dies, may_exist or pending
-	At     time.Time `json:"at,omitzero"`
-	Reason string    `json:"reason,omitempty"`
-}
-
-// longestLife is how long anything that descends from a lease can live, whatever the lease is.
-const longestLife = 2 * time.Hour
-
-// mostWait is how long an operator can wait for receipts in one call.
-const mostWait = 12 // seconds; the listener gives an answer 15
-
-// RevocationsRoute answers POST /admin/v1/revocations: kill a lease and all that descends from it, by its id.
-func (x *Exchanger) RevocationsRoute() AdminRoute {
-	return AdminRoute{http.MethodPost, "/revocations", func(w http.ResponseWriter, r *http.Request) {
-		var ask AdminRevocation
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&ask); err != nil || !decisionID(ask.Lease) || len(ask.Reason) > maxReason || ask.Wait < 0 || ask.Wait > mostWait {
-			writeJSON(w, http.StatusBadRequest, "", adminError{`the body must be {"lease": the 26 characters of its id, "reason": at most 256 bytes, "wait_seconds": at most 12}`})
-			return
-		}
-		by, _ := OperatorOf(r.Context())
-		e := x.open(Request{})
-		e.rec.Type, e.verified = audit.TypeRevocation, true
-		e.by, e.rec.Reason, e.wait = by.Name, word(ask.Reason), time.Duration(ask.Wait)*time.Second
-		err := x.kill(r.Context(), ask.Lease, e.now.Add(longestLife), e)
-		switch {
-		case err == nil:
-		case errors.Is(err, lease.ErrPending), errors.Is(err, lease.ErrUnrevocable):
-			_ = e.append(r.Context()) // in force; what is not dead yet is tried on
-		default:
-			e.refuse(r.Context(), err)
-			writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the revocation is not durable everywhere it has to be, or the ledger cannot be read; try again"})
-			return
-		}
-		writeJSON(w, http.StatusOK, e.decision, e.done(x.revocations.Position()))
-	}}
-}
-
-// done is what an operator is told.
-func (e *entry) done(p revocation.Position) AdminRevoked {
-	out := AdminRevoked{ID: e.decision, Position: p.String(), Counts: map[string]int{}}
-	for _, r := range e.receipts {
-		out.Counts[r.State]++
-		out.Receipts = append(out.Receipts, AdminReceipt(r))
-	}
-	alive := func(r AdminReceipt) int {
-		if r.State == brokers.Dead.String() {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(out.Receipts, func(a, b AdminReceipt) int { return alive(a) - alive(b) })
-	out.Receipts = out.Receipts[:min(len(out.Receipts), maxReceipts)]
-	return out
 }
 
 // decisionID reports whether s has the form of a decision id.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -94,10 +95,22 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			_ = do(lease.Lease{ID: newID(), Family: newID(), State: lease.Dying, Target: "fruit", Tries: i})
 		}
 		return ledger
-	})
-	seenByAdmin, askAdmin := adminListener(t, "uid=0", status, leases, d.exchanger.RevocationsRoute())
-	seenByNobody, askNobody := adminListener(t, "", status, leases, d.exchanger.RevocationsRoute())
-	kill := `{"lease":"` + newID() + `","reason":"a drill"}`
+	}, d.revocations.Hasher())
+	var logDown error
+	revocations := d.exchanger.RevocationRoutes(func(time.Time, func(audit.Record) error) error { return logDown })
+	seenByAdmin, askAdmin := adminListener(t, "uid=0", append(revocations, status, leases)...)
+	seenByNobody, askNobody := adminListener(t, "", append(revocations, status, leases)...)
+	alone := deploy(t)
+	away := new(others)
+	away.gone.Store(true)
+	alone.revocations.Share(away)
+	seenAlone, askAlone := adminListener(t, "uid=0", alone.exchanger.RevocationRoutes(alone.recorder.scan)...)
+	kill := `{"selector":["lease=` + newID() + `"],"reason":"a drill"}`
+	locked := func() string {
+		a := askAdmin("POST", "/admin/v1/revocations", `{"selector":["attr.namespace=nowhere"],"lock":true}`)
+		id, _ := object(t, a.body)["id"].(string)
+		return id
+	}
 	get := func(path string, headers ...string) func() answer {
 		return func() answer { return d.send("GET", path, "", headers...) }
 	}
@@ -156,7 +169,31 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/admin/v1/revocations", 503}: func() answer {
 			d.log.(*memory).setFail(errors.New("disk"))
 			defer d.log.(*memory).setFail(nil)
-			return askAdmin("POST", "/admin/v1/revocations", `{"lease":"`+newID()+`"}`)
+			return askAdmin("POST", "/admin/v1/revocations", `{"selector":["lease=`+newID()+`"]}`)
+		},
+
+		{"GET", "/admin/v1/revocations/{id}", 200}: func() answer { return askAdmin("GET", "/admin/v1/revocations/"+newID()+"?position=1.1") },
+		{"GET", "/admin/v1/revocations/{id}", 400}: func() answer { return askAdmin("GET", "/admin/v1/revocations/"+newID()) },
+		{"GET", "/admin/v1/revocations/{id}", 403}: func() answer { return askNobody("GET", "/admin/v1/revocations/"+newID()+"?position=1.1") },
+		{"GET", "/admin/v1/revocations/{id}", 503}: func() answer { return askAlone("GET", "/admin/v1/revocations/"+newID()+"?position=1.1") },
+		{"GET", "/admin/v1/revocations/{id}", 405}: func() answer { return askAdmin("POST", "/admin/v1/revocations/"+newID()) },
+		{"GET", "/admin/v1/locks", 200}: func() answer {
+			if a := askAdmin("POST", "/admin/v1/revocations", `{"selector":["attr.namespace=nowhere"],"lock":true,"ttl_seconds":60}`); a.status != 200 {
+				return a
+			}
+			return askAdmin("GET", "/admin/v1/locks")
+		},
+		{"GET", "/admin/v1/locks", 403}:         func() answer { return askNobody("GET", "/admin/v1/locks") },
+		{"GET", "/admin/v1/locks", 405}:         func() answer { return askAdmin("POST", "/admin/v1/locks") },
+		{"DELETE", "/admin/v1/locks/{id}", 200}: func() answer { return askAdmin("DELETE", "/admin/v1/locks/"+locked()) },
+		{"DELETE", "/admin/v1/locks/{id}", 403}: func() answer { return askNobody("DELETE", "/admin/v1/locks/"+newID()) },
+		{"DELETE", "/admin/v1/locks/{id}", 404}: func() answer { return askAdmin("DELETE", "/admin/v1/locks/"+newID()) },
+		{"DELETE", "/admin/v1/locks/{id}", 405}: func() answer { return askAdmin("GET", "/admin/v1/locks/"+newID()) },
+		{"DELETE", "/admin/v1/locks/{id}", 503}: func() answer {
+			id := locked()
+			d.log.(*memory).setFail(errors.New("disk"))
+			defer d.log.(*memory).setFail(nil)
+			return askAdmin("DELETE", "/admin/v1/locks/"+id)
 		},
 
 		{"GET", "/livez", 200}:   func() answer { return askOps("GET", "/livez") },
@@ -185,7 +222,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		if a := send(); a.status != want.status {
 			t.Errorf("%s: answered %d %s", want, a.status, a.body)
 		}
-		if d.contract.seen[want]+down.contract.seen[want]+limited.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want] == 0 {
+		if d.contract.seen[want]+down.contract.seen[want]+limited.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want]+seenAlone.seen[want] == 0 {
 			t.Errorf("%s was not held to the document", want)
 		}
 		delete(provoke, want)

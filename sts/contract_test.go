@@ -72,7 +72,7 @@ func (c *contract) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (c *contract) check(r *http.Request, resp *http.Response, body []byte) error {
-	path := c.path(r.URL.Path)
+	path := template(c.path(r.URL.Path))
 	c.mu.Lock()
 	if path != "/token" || resp.StatusCode != http.StatusOK {
 		fmt.Fprintf(&c.log, "%s %s %d %v %s\n", r.Method, r.URL.Path, resp.StatusCode, resp.Header, body)
@@ -116,6 +116,15 @@ func (c *contract) check(r *http.Request, resp *http.Response, body []byte) erro
 	c.good[key] = true
 	c.mu.Unlock()
 	return nil
+}
+
+// template is the documented path of a path with an id in it.
+func template(path string) string {
+	dir, id := path[:strings.LastIndexByte(path, '/')+1], path[strings.LastIndexByte(path, '/')+1:]
+	if decisionID.MatchString(id) {
+		return dir + "{id}"
+	}
+	return path
 }
 
 var decisionID = regexp.MustCompile(`^[a-z2-7]{26}$`)

@@ -77,7 +77,7 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 	t.Cleanup(d.close)
 	d.issuer = d.server.URL + d.path
 	var err error
-	if d.revocations, err = revocation.New(t.Context(), d.log); err != nil {
+	if d.revocations, err = revocation.New(t.Context(), d.log, d.keys.MAC()); err != nil {
 		t.Fatal(err)
 	}
 	d.state = d.build(d.world, "config-1")

@@ -153,6 +153,10 @@ func (e *entry) revoking(id string, p revocation.Position, receipts []lease.Rece
 	e.rec.Revocation = &audit.Revocation{
 		ID: e.decision, Action: "revoke", Selector: []string{"lease=" + id}, Position: p.String(), By: cmp.Or(e.by, "holder"),
 	}
+	e.recordReceipts(receipts)
+}
+
+func (e *entry) recordReceipts(receipts []lease.Receipt) {
 	e.receipts = receipts
 	for i, r := range receipts {
 		if i == maxReceipts {

@@ -27,6 +27,7 @@ var (
 	ErrTargetDenied     = errors.New("policy refuses the target")
 	ErrScopeDenied      = errors.New("policy refuses the scope")
 	ErrRevoked          = errors.New("token has been revoked")
+	ErrLocked           = errors.New("a lock refuses it")
 	ErrWithdrawn        = errors.New("a token was revoked while the exchange ran")
 	ErrAmplified        = errors.New("broker made more than was granted")
 	ErrCallerUnknown    = errors.New("caller is not authenticated")
@@ -80,6 +81,7 @@ var answers = []struct {
 	{ErrScopeSyntax, answerScope},
 	{ErrResourceSyntax, answerTarget},
 	{ErrTargetDenied, answerTarget},
+	{ErrLocked, answerTarget},
 	{ErrScopeDenied, answerScope},
 	{ErrRevoked, answerInvalidRequest},
 	{ErrWithdrawn, answerInvalidRequest},
@@ -119,6 +121,7 @@ var answers = []struct {
 	{brokers.ErrZeroOrder, answerServerError},
 	{keys.ErrStale, answerUnavailable},
 	{keys.ErrInactive, answerUnavailable},
+	{revocation.ErrSelector, answerInvalidRequest}, // of operators; never on the wire
 	{revocation.ErrUnavailable, answerUnavailable},
 	{revocation.ErrStale, answerUnavailable},
 	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token

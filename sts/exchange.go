@@ -137,10 +137,22 @@ func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.
 	case declared == oidc.AccessTokenType && lineage.IsZero(), declared == oidc.IDTokenType && !lineage.IsZero():
 		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared type", federation.ErrTokenType)
 	}
-	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
-		return federation.Workload{}, fmt.Errorf("%w: lease %s", ErrRevoked, dead.Lease)
+	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
+		return federation.Workload{}, fmt.Errorf("%w: %s", lockedOr(dead, ErrRevoked), by(dead))
 	}
 	return who, nil
+}
+
+// by names what kills.
+func by(e revocation.Entry) string {
+	switch {
+	case e.Lease != "":
+		return "lease " + e.Lease
+	case e.Lock:
+		return "lock " + e.Decision
+	default:
+		return "revocation " + e.Decision
+	}
 }
 
 // authorize decides, and nothing else. The position is read first: whatever is revoked from here on is
@@ -171,6 +183,14 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 	if err != nil {
 		return brokers.Credential{}, err
 	}
+	facts, err := x.obtains(who, g, l, e.state.Hash, e.position)
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	l.Facts = encoded(facts)
+	if dead, ok := x.revocations.Dead(facts); ok { // nothing that is decided now, but for a lock, or a parent that died since
+		return brokers.Credential{}, fmt.Errorf("%w: %s", lockedOr(dead, ErrRevoked), by(dead))
+	}
 	order, err := brokers.NewOrder(g, l, e.now)
 	if err == nil {
 		order, err = req.choose(broker, order)
@@ -182,7 +202,7 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	if err := x.holds(g, cred, l, e.now); err != nil {
+	if err := x.holds(g, cred, facts, e.now); err != nil {
 		x.withdraw(ctx, g.Target(), e)
 		return brokers.Credential{}, err
 	}
@@ -205,16 +225,24 @@ func (x *Exchanger) order(ctx context.Context, b brokers.Broker, o brokers.Order
 	return c, err
 }
 
+// lockedOr is ErrLocked for a lock, and else for anything else that kills.
+func lockedOr(e revocation.Entry, other error) error {
+	if e.Lock {
+		return ErrLocked
+	}
+	return other
+}
+
 // holds checks what was minted, against the grant and against what was revoked meanwhile.
-func (x *Exchanger) holds(g policy.Grant, c brokers.Credential, l brokers.Lease, now time.Time) error {
+func (x *Exchanger) holds(g policy.Grant, c brokers.Credential, f revocation.Facts, now time.Time) error {
 	if err := amplifies(g, c, now); err != nil {
 		return err
 	}
 	if err := x.revocations.Fresh(); err != nil { // it may have gone stale meanwhile
 		return err
 	}
-	if dead, ok := x.revocations.Dead(l.ID, l.Ancestors); ok { // both parents and theirs
-		return fmt.Errorf("%w: lease %s", ErrWithdrawn, dead.Lease)
+	if dead, ok := x.revocations.Dead(f); ok { // both parents and theirs, and all that was selected since
+		return fmt.Errorf("%w: %s", ErrWithdrawn, by(dead))
 	}
 	return nil
 }

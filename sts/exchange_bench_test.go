@@ -102,7 +102,7 @@ func benchExchanger(b *testing.B, durability audit.Durability) (*sts.Exchanger, 
 	b.Cleanup(func() { _ = store.Close() })
 	journal, err := store.Revocations(k.MAC())
 	mustBench(b, err)
-	revoked, err := revocation.New(context.Background(), journal)
+	revoked, err := revocation.New(context.Background(), journal, k.MAC())
 	mustBench(b, err)
 	log, err := audit.Open(audit.Config{Dir: filepath.Join(dir, "audit"), HeadFile: filepath.Join(dir, "head"), Durability: durability, Signer: ed25519.PrivateKey(k.Audit())})
 	mustBench(b, err)

@@ -111,9 +111,8 @@ func (x *Exchanger) alive(r *http.Request, s *State, token secret.Value, now tim
 	if err != nil {
 		return federation.Workload{}, err
 	}
-	lineage := who.Token().Lineage()
-	if dead, ok := x.revocations.Dead(lineage.Lease, lineage.Ancestors); ok {
-		return federation.Workload{}, fmt.Errorf("%w: lease %s", ErrRevoked, dead.Lease)
+	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
+		return federation.Workload{}, fmt.Errorf("%w: %s", ErrRevoked, by(dead))
 	}
 	return who, nil
 }

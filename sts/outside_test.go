@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 )
 
@@ -127,7 +128,10 @@ func deployOutside(t *testing.T, limits lease.Limits, changes ...func(*world)) *
 	}
 	d.keeper, err = lease.NewKeeper(lease.Config{
 		Store: d.store, Seal: seal, Brokers: d.exchanger.Revoker, Limits: limits, Now: d.clock.now, Log: zerolog.New(d.logs),
-		Dead: func(id string, ancestors []string) bool { _, dead := d.revocations.Dead(id, ancestors); return dead },
+		Dead: func(l lease.Lease) bool {
+			_, dead := d.revocations.Dead(sts.FactsOf(d.revocations.Hasher(), l))
+			return dead
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +234,7 @@ func TestRevocationThatNobodySawIsNotClaimedOutsideEither(t *testing.T) {
 	if rec := d.recorder.of(a.decision())[0]; rec.Revocation == nil || len(rec.Revocation.Receipts) != 1 || rec.Revocation.Receipts[0].State != lease.Pending {
 		t.Errorf("recorded %+v, want one receipt that says pending", rec.Revocation)
 	}
-	if _, dead := d.revocations.Dead(a.decision(), nil); dead {
+	if _, dead := d.revocations.Dead(revocation.Facts{Lease: a.decision()}); dead {
 		t.Error("the decision to revoke is dead itself")
 	}
 	d.orchard.set(func() { d.orchard.down = false })
@@ -362,7 +366,7 @@ func object(t testing.TB, s string) map[string]any {
 func TestOperatorListsLeasesAndKillsByTheirIDs(t *testing.T) {
 	t.Parallel()
 	d := deployOutside(t, lease.Limits{})
-	_, ask := adminListener(t, "uid=0 pid=1", sts.LeasesRoute(d.keeper.Store.Each), d.exchanger.RevocationsRoute())
+	_, ask := adminListener(t, "uid=0 pid=1", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
 	parent := d.mint(d.checkout(), "orders")
 	var ids []string
 	for range 3 {
@@ -389,7 +393,7 @@ func TestOperatorListsLeasesAndKillsByTheirIDs(t *testing.T) {
 	if page := list("?limit=2&after=" + ids[1]); len(page) != 1 || page[0].(map[string]any)["id"] != ids[2] {
 		t.Errorf("the second page is %v, want %s", page, ids[2])
 	}
-	a := ask("POST", "/admin/v1/revocations", `{"lease":"`+parent.decision+`","reason":"a drill"}`)
+	a := ask("POST", "/admin/v1/revocations", `{"selector":["lease=`+parent.decision+`"],"reason":"a drill"}`)
 	if counts, _ := object(t, a.body)["counts"].(map[string]any); a.status != 200 || counts["dead"] != 3.0 {
 		t.Errorf("killing the parent answered %d %s, want 3 dead", a.status, a.body)
 	}

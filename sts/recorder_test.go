@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
@@ -100,6 +102,21 @@ func (r *recorder) of(decision string) []audit.Record {
 		}
 	}
 	return out
+}
+
+// scan walks over the records, as the real log's reader does.
+func (r *recorder) scan(from time.Time, do func(audit.Record) error) error {
+	r.mu.Lock()
+	list := slices.Clone(r.records)
+	r.mu.Unlock()
+	for _, rec := range list {
+		if rec.Type == audit.TypeExchange && !rec.Time.Before(from) {
+			if err := do(rec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // count returns how many records ended so.

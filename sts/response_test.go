@@ -10,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // A token response has the members of RFC 8693 section 2.2.1, and never a refresh token.
@@ -104,6 +105,14 @@ func TestMintedTokenIsAnAccessTokenOfRFC9068(t *testing.T) {
 		"iss": d.issuer, "sub": "spiffe://prod.example/cluster/checkout/api", "aud": "https://orders.example/api", "client_id": "workload",
 		"iat": now, "exp": now + 600, "jti": m.decision, "scope": "read",
 		"sallyport": map[string]any{"depth": 1, "family": m.decision, "target": "orders", "position": "1.0"},
+	}
+	// What revocations can name is there as keyed digests, and says nothing to others.
+	own, _ := m.claims["sallyport"].(map[string]any)
+	facts, _ := own["facts"].([]any)
+	if delete(own, "facts"); len(facts) != 1 {
+		t.Errorf("a token of one exchange tells of %d", len(facts))
+	} else if p, err := revocation.DecodePart(facts[0].(string)); err != nil || len(p.Terms) < 8 || p.At.String() != "1.0" {
+		t.Errorf("what revocations can name is %v, %v", p, err)
 	}
 	if got := mustJSON(m.claims); got != mustJSON(want) {
 		t.Errorf("claims %s,\nwant %s and no claim of the subject token", got, mustJSON(want))

@@ -201,11 +201,11 @@ func TestRevocationOutlivesARestart(t *testing.T) {
 	}
 	db, log = open()
 	defer db.Close()
-	again, err := revocation.New(t.Context(), log)
+	again, err := revocation.New(t.Context(), log, d.keys.MAC())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, dead := again.Dead(child.decision, []string{m.decision}); !dead {
+	if _, dead := again.Dead(revocation.Facts{Lease: child.decision, Ancestors: []string{m.decision}}); !dead {
 		t.Error("the child of a revoked token lives after a restart")
 	}
 }

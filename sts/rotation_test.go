@@ -157,7 +157,7 @@ func newReplica(t *testing.T, w *world, c *clock, store keys.Store) *rotated {
 		t.Fatal(err)
 	}
 	state.Brokers["plain"] = plain
-	revocations, err := revocation.New(t.Context(), new(memory))
+	revocations, err := revocation.New(t.Context(), new(memory), d.keys.MAC())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,13 @@ func (o *others) Fresh() error {
 
 func (*others) Prune(context.Context, time.Time) error { return nil }
 
+func (o *others) Replicas(context.Context) ([]revocation.Replica, error) {
+	if o.gone.Load() {
+		return nil, fmt.Errorf("no way to the others")
+	}
+	return nil, nil
+}
+
 // A replica that may have missed a revocation calls nothing alive, and serves what does not depend on it.
 func TestStaleReplicaNeitherExchangesNorIntrospects(t *testing.T) {
 	t.Parallel()
@@ -42,7 +49,7 @@ func TestStaleReplicaNeitherExchangesNorIntrospects(t *testing.T) {
 	if a := d.revoke(m.token); a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("a revocation that the others do not know: %d, want 503 with Retry-After (RFC 7009 section 2.2.1)", a.status)
 	}
-	if _, dead := d.revocations.Dead(m.decision, nil); !dead {
+	if _, dead := d.revocations.Dead(revocation.Facts{Lease: m.decision}); !dead {
 		t.Error("the revocation is not in force where it was asked for")
 	}
 	for _, path := range []string{"/jwks", "/.well-known/openid-configuration"} {

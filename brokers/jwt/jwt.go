@@ -3,8 +3,8 @@
 // upstream, and revocation is answered by introspection.
 //
 // The token says who (sub, the workload's id), for whom (aud, one value), and where it came from (the
-// private claim sallyport: family, ancestors, the revocation position its decision saw), so that
-// revoking an ancestor needs no look-up. It carries no claim of the subject token (RFC 9068 section 5).
+// private claim sallyport: family, ancestors, the revocation position its decision saw, and keyed digests of
+// what a revocation can name), so that revoking needs no look-up. It carries no claim of the subject token (RFC 9068 section 5).
 package jwt
 
 import (
@@ -137,6 +137,7 @@ type lineage struct {
 	Depth     int      `json:"depth,omitempty"`
 	Target    string   `json:"target"`
 	Position  string   `json:"position"`
+	Facts     []string `json:"facts,omitempty"`
 }
 
 // Mint signs the token. Times are whole seconds, rounded so that the token never outlives its grant.
@@ -156,7 +157,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		ClientID: brokers.ClientID,
 		Scope:    strings.Join(grant.Scopes(), " "),
 		Actor:    b.chain(lease.Actors),
-		Lineage:  lineage{lease.Family, lease.Ancestors, lease.Depth, grant.Target(), lease.Position},
+		Lineage:  lineage{lease.Family, lease.Ancestors, lease.Depth, grant.Target(), lease.Position, lease.Facts},
 	}))
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("signing a token for target %s: %w", grant.Target(), err)

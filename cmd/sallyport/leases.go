@@ -23,22 +23,30 @@ func newLeases() *cobra.Command {
 		Short: "List the credentials that live outside, in databases and the like",
 		Example: `sallyport leases
   sallyport leases target=orders-db state=dying
+  sallyport leases attr.repository_id=99
   sallyport leases subject=spiffe://prod.example/cluster-1/ns/shop/sa/checkout -o json --all`,
 		Long: `List the credentials that live outside, in databases and the like, from the ledger of a running server. Tokens
 minted here live nowhere and are in the audit log alone.
 
-Selectors, all of which must match: lease=ID family=ID target=NAME subject=SPIFFE-ID rule=NAME state=minting|live|dying.`,
+target=NAME, rule=NAME and state=minting|live|dying are of the credential itself. All other selectors may also be matched by what it
+descends from: attr.repository_id=99 lists what was obtained with a token of that repository, and with all that was exchanged from
+one.
+
+` + selectorHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			if output != "table" && output != "json" {
 				return usagef("-o %s is not a form; choose table or json", output)
 			}
 			query := url.Values{"limit": {fmt.Sprint(limit)}}
-			for _, arg := range args {
-				key, value, ok := strings.Cut(arg, "=")
-				if !ok || value == "" {
-					return usagef("%s is no selector; write for instance target=orders-db", visible(arg))
+			if len(args) > 0 {
+				terms, err := selectors(c.InOrStdin(), args)
+				if err != nil {
+					return err
 				}
-				query.Set(key, value)
+				for _, term := range terms {
+					key, value, _ := strings.Cut(term, "=")
+					query.Add(key, value)
+				}
 			}
 			var page, out sts.AdminLeases
 			for {

@@ -1,64 +1,227 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 )
 
+// selectorHelp is the same everywhere (design section 8).
+const selectorHelp = `Selectors, all of which must hold of one exchange; what descends from it is meant as well:
+  token-file=FILE           a token or credential, whatever kind it is; - for standard input
+  lease=ID  family=ID       a decision id, and all exchanged from it; all leases of one first exchange
+  subject=SPIFFE-ID         a workload         actor=SPIFFE-ID    one that acts anywhere in a chain
+  attr.NAME=VALUE           any attribute of the platform's token, such as attr.repository_id=99
+  issuer=DOMAIN/NAME        an issuer          key=DOMAIN/NAME/KID    one of its keys
+  trust_domain=DOMAIN       all of a domain    signing_key=KID        a key of ours
+  target=NAME  rule=NAME  policy=HASH          what was asked for, which rule granted it, under which configuration
+  jti=ISS/ID  token=SHA-256                    a token by its id, or by its fingerprint`
+
+// operation is a command that revokes or locks.
+type operation struct {
+	server
+	admin
+	ask    sts.AdminRevocation
+	wait   time.Duration
+	ttl    time.Duration
+	output string
+}
+
+func (o *operation) flags(c *cobra.Command) {
+	o.admin.flags(c)
+	f := c.Flags()
+	f.BoolVar(&o.ask.DryRun, "dry-run", false, "do nothing, and show what would die")
+	f.StringVar(&o.ask.Reason, "reason", "", "why, for the record")
+	f.StringVar(&o.ask.Ticket, "ticket", "", "incident or ticket that this belongs to, for the record")
+	f.DurationVar(&o.wait, "wait", 5*time.Second, "how long to wait for every replica to apply it, and for what lives outside to be seen dead")
+	f.StringVarP(&o.output, "output", "o", "table", "table | json")
+}
+
 func newRevoke() *cobra.Command {
-	var s server
-	var a admin
-	var tokenFile, reason, output string
-	var wait time.Duration
+	var o operation
+	var tokenFile string
 	c := &cobra.Command{
-		Use:   "revoke token-file=FILE | lease=ID",
-		Short: "Kill a credential, and everything that was exchanged from it",
+		Use:   "revoke SELECTOR...",
+		Short: "Kill credentials, and everything that was exchanged from them",
 		Example: `sallyport revoke --server https://sts.example token-file=leaked.jwt
+  sallyport revoke --admin unix:/run/sallyport/admin.sock attr.repository_id=99 --dry-run
   sallyport revoke --admin unix:/run/sallyport/admin.sock lease=7oe4c2mhxw3n5r6tqzjkv4bq5y --reason "leaked in a build log"`,
-		Long: `Kill a credential and everything that was exchanged from it; its ancestors live on.
+		Long: `Kill what a selector matches and what was exchanged from it, to any depth, in every target: what was decided before
+this moment. Tokens of the platform that it matches and that were issued before are refused from now on. A thief who can
+still get new ones needs a lock: see sallyport lock.
 
-token-file=FILE: whoever holds a credential may kill it (RFC 7009); the file has what exchange printed with -o token,
-whatever kind it is. token-file=- reads standard input; --token-file FILE says the same.
+With --server, token-file=FILE is enough: whoever holds a credential may kill it (RFC 7009). Everything else is for operators,
+over the admin socket.
 
-lease=ID: an operator kills by the decision id of the exchange, over the admin socket. What lives outside, in databases
-and the like, is seen dead before the command ends with 0; what is not dead within --wait is tried on, and shown.`,
+` + selectorHelp + `
+
+The command ends with 0 when every replica has applied it and all that lives outside was seen dead, or is known to die by
+itself; what is not dead within --wait is tried on, and shown.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if tokenFile != "" {
 				args = append(args, "token-file="+tokenFile)
 			}
-			if err := exactArgs(1, "the selector token-file=FILE or lease=ID")(c, args); err != nil {
-				return err
+			if file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file="); ok && file != "" && len(args) == 1 && o.url != "" && !c.Flags().Changed("admin") {
+				return o.server.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
 			}
-			if id, ok := strings.CutPrefix(args[0], "lease="); ok && decisionID.MatchString(id) && len(id) == 26 {
-				return a.revoke(c.Context(), c.OutOrStdout(), output, sts.AdminRevocation{Lease: id, Reason: reason, Wait: int(wait.Seconds())})
-			}
-			file, ok := strings.CutPrefix(args[0], "token-file=")
-			if !ok || file == "" {
-				return usagef("this version revokes by token-file=FILE and lease=ID, and by nothing else; a token itself is never an argument") // which is not repeated: it may be one
-			}
-			return s.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
+			return o.run(c, args)
 		},
 	}
-	s.flags(c)
-	a.flags(c)
-	f := c.Flags()
-	f.StringVar(&tokenFile, "token-file", "", "file with the credential to kill, - for standard input")
-	f.StringVar(&reason, "reason", "", "why, for the record; with lease=ID")
-	f.DurationVar(&wait, "wait", 5*time.Second, "how long to wait for what lives outside to be seen dead, at most 12s; with lease=ID")
-	f.StringVarP(&output, "output", "o", "table", "table | json; with lease=ID")
+	o.server.flags(c)
+	o.flags(c)
+	c.Flags().StringVar(&tokenFile, "token-file", "", "says the same as the selector token-file=FILE")
 	return c
+}
+
+func newLock() *cobra.Command {
+	var o operation
+	c := &cobra.Command{
+		Use:   "lock SELECTOR...",
+		Short: "Kill what a selector matches, and refuse it from now on until the lock is lifted",
+		Example: `sallyport lock subject=spiffe://prod.example/ci/99/main --reason "runner taken over" --ttl 12h
+  sallyport lock target=orders-db --dry-run`,
+		Long: `Kill what a selector matches, as sallyport revoke does, and refuse every exchange that it matches until the lock is
+lifted or its time is over. The caller is told what it would be told if no rule allowed it.
+
+` + selectorHelp,
+		RunE: func(c *cobra.Command, args []string) error {
+			o.ask.Lock, o.ask.TTL = true, int64(o.ttl.Seconds())
+			return o.run(c, args)
+		},
+	}
+	o.flags(c)
+	c.Flags().DurationVar(&o.ttl, "ttl", 0, "how long it stands (default until sallyport unlock)")
+	return c
+}
+
+// run asks the server, waits, and shows.
+func (o *operation) run(c *cobra.Command, args []string) error {
+	if err := checkOutput(o.output); err != nil {
+		return err
+	}
+	var err error
+	if o.ask.Selector, err = selectors(c.InOrStdin(), args); err != nil {
+		return err
+	}
+	o.ask.Wait = int(min(max(o.wait, time.Second), 12*time.Second).Seconds())
+	var done sts.AdminRevoked
+	if err := o.call(c.Context(), http.MethodPost, "/revocations", o.ask, &done); err != nil {
+		return err
+	}
+	if !o.ask.DryRun {
+		if err := o.follow(c.Context(), c.ErrOrStderr(), &done, time.Now().Add(o.wait-time.Duration(o.ask.Wait)*time.Second)); err != nil {
+			return err
+		}
+	}
+	if o.output == "json" {
+		err = writeJSON(c.OutOrStdout(), done, "  ")
+	} else {
+		err = printRevoked(c.OutOrStdout(), done, o.ask.DryRun)
+	}
+	if err != nil || o.ask.DryRun {
+		return err
+	}
+	return unfinished(done)
+}
+
+// follow asks how it goes on until all is dead, and says so once a second.
+func (o *operation) follow(ctx context.Context, progress io.Writer, done *sts.AdminRevoked, until time.Time) error {
+	for unfinished(*done) != nil && time.Now().Before(until) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		var now sts.AdminRevoked
+		if err := o.call(ctx, http.MethodGet, "/revocations/"+done.ID+"?position="+done.Position, nil, &now); err != nil {
+			return err
+		}
+		total := 0
+		for _, n := range done.Counts {
+			total += n
+		}
+		left := 0
+		for _, n := range now.Counts {
+			left += n
+		}
+		if now.Counts["dead"] = max(0, total-left); now.Counts["dead"] == 0 {
+			delete(now.Counts, "dead")
+		}
+		for i, a := range now.Applied {
+			if j := slices.IndexFunc(done.Applied, func(b sts.AdminApplied) bool { return b.Replica == a.Replica }); j >= 0 && done.Applied[j].Applied {
+				now.Applied[i] = done.Applied[j]
+			}
+		}
+		done.Counts, done.Receipts, done.Applied = now.Counts, now.Receipts, now.Applied
+		fmt.Fprintf(progress, "%d of %d outside are dead, %d pending\n", now.Counts["dead"], total, now.Counts[lease.Pending])
+	}
+	return nil
+}
+
+// unfinished is why the revocation has not come to its end.
+func unfinished(done sts.AdminRevoked) error {
+	var behind []string
+	for _, a := range done.Applied {
+		if !a.Applied {
+			behind = append(behind, a.Replica)
+		}
+	}
+	switch n := done.Counts[lease.Pending]; {
+	case n > 0:
+		return fmt.Errorf("%s not dead yet; the attempts go on: see sallyport leases state=dying", count(n, "credential"))
+	case len(behind) > 0:
+		return fmt.Errorf("%s not applied it: %s; a replica that does not hear from the others stops issuing after revocation.max_staleness", plural(len(behind), "replica has", "replicas have"), strings.Join(behind, ", "))
+	}
+	return nil
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// selectors reads token files, and leaves every other term to the server.
+func selectors(in io.Reader, args []string) ([]string, error) {
+	if len(args) == 0 {
+		return nil, usagef("give a selector, such as subject=spiffe://prod.example/cluster-1/ns/shop/sa/checkout; see --help")
+	}
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if key, value, ok := strings.Cut(arg, "="); !ok || key == "" || value == "" {
+			return nil, usagef("an argument is no selector KEY=VALUE; a token itself is never an argument: put it into a file, and write token-file=FILE") // which is not repeated: it may be one
+		}
+		file, ok := strings.CutPrefix(arg, "token-file=")
+		if !ok {
+			continue
+		}
+		token, err := readToken(in, file, "token-file")
+		if err != nil {
+			return nil, err
+		}
+		if f, err := federation.FingerprintOf(token); err == nil {
+			out[i] = "token=" + f.String()
+		} else { // no JWT: a password, a Vault token
+			out[i] = "token=" + lease.Fingerprint(token)
+		}
+	}
+	return out, nil
 }
 
 // revoke kills what its holder presents.
@@ -82,48 +245,81 @@ func (s *server) revoke(ctx context.Context, in io.Reader, out io.Writer, file s
 	return err
 }
 
-// revoke kills by the id of a lease.
-func (a *admin) revoke(ctx context.Context, w io.Writer, form string, ask sts.AdminRevocation) error {
-	if form != "table" && form != "json" {
-		return usagef("-o %s is not a form; choose table or json", form)
-	}
-	var done sts.AdminRevoked
-	if err := a.call(ctx, http.MethodPost, "/revocations", ask, &done); err != nil {
-		return err
-	}
-	if form == "json" {
-		if err := writeJSON(w, done, "  "); err != nil {
-			return err
-		}
-	} else if err := printRevoked(w, done); err != nil {
-		return err
-	}
-	if n := done.Counts[lease.Pending]; n > 0 {
-		return fmt.Errorf("%d credentials are not dead yet; the attempts go on: see sallyport leases state=dying", n)
-	}
-	return nil
-}
+// states are those of receipts, and of leases in a dry run, in the order in which they are shown.
+var states = []string{"dead", "dies", "may_exist", lease.Pending, "live", "minting", "dying"}
 
-func printRevoked(w io.Writer, done sts.AdminRevoked) error {
-	rows := [][]string{{"revocation", done.ID}, {"position", done.Position}, {"tokens minted here", "dead: the lease, and everything exchanged from it"}}
-	for _, state := range []string{"dead", "dies", "may_exist", lease.Pending} {
+func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
+	var rows [][]string
+	if dry {
+		rows = append(rows, []string{"dry run", "nothing was done; this is what would die"})
+	} else {
+		rows = append(rows, []string{cmp.Or(done.Action, "revoke"), done.ID}, []string{"position", done.Position})
+	}
+	rows = append(rows, []string{"selector", strings.Join(done.Selector, " ")})
+	switch {
+	case done.Action == "unlock":
+		rows = append(rows, []string{"from now on", "the lock refuses nothing; what it killed stays dead"})
+	case !dry:
+		rows = append(rows, []string{"minted here", "dead: all that matches, and everything exchanged from it"})
+	}
+	if done.Action == "lock" && !dry {
+		until := "until sallyport unlock " + done.ID
+		if !done.Expires.IsZero() {
+			until = "until " + moment(done.Expires) + ", or sallyport unlock " + done.ID
+		}
+		rows = append(rows, []string{"refused", until})
+	}
+	if t := done.Tokens; t != nil {
+		rows = append(rows, []string{"minted here", plural(t.Living, "token", "tokens") + " of this replica's log"})
+		for _, of := range []struct {
+			name string
+			by   map[string]int
+		}{{"workload", t.Workloads}, {"target", t.Targets}, {"rule", t.Rules}} {
+			for _, name := range slices.Sorted(maps.Keys(of.by)) {
+				rows = append(rows, []string{"  " + of.name, name + ": " + strconv.Itoa(of.by[name])})
+			}
+		}
+	}
+	outside := 0
+	for _, state := range states {
 		if n := done.Counts[state]; n > 0 {
+			outside += n
 			rows = append(rows, []string{"outside", strconv.Itoa(n) + " " + state})
 		}
+	}
+	if outside == 0 && done.Action != "unlock" {
+		rows = append(rows, []string{"outside", "none"})
 	}
 	if err := table(w, rows, nil); err != nil {
 		return err
 	}
+	if len(done.Applied) > 0 {
+		rows = [][]string{{"REPLICA", "APPLIED", "AFTER"}}
+		for _, a := range done.Applied {
+			after, applied := strconv.FormatFloat(a.Millis, 'f', 1, 64)+" ms", "yes"
+			if !a.Applied {
+				after, applied = "silent for "+strconv.FormatFloat(a.Silent, 'f', 1, 64)+" s", "no"
+			}
+			rows = append(rows, []string{a.Replica, applied, after})
+		}
+		if err := table(w, rows, map[string]string{"no": red, "yes": green}); err != nil {
+			return err
+		}
+	}
 	rows = nil
 	for _, r := range done.Receipts {
 		if r.State != "dead" {
-			rows = append(rows, []string{r.Lease, r.Target, r.State, moment(r.At), r.Reason})
+			rows = append(rows, []string{r.Lease, r.Target, r.State, moment(r.At), cmp.Or(r.Reason, r.Workload)})
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
-	return table(w, append([][]string{{"LEASE", "TARGET", "STATE", "AT", "WHY"}}, rows...), nil)
+	why := "WHY"
+	if dry {
+		why = "SUBJECT"
+	}
+	return table(w, append([][]string{{"LEASE", "TARGET", "STATE", "AT", why}}, rows...), nil)
 }
 
 // moment renders a time for people, "-" for none.
@@ -132,4 +328,67 @@ func moment(t time.Time) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+func newUnlock() *cobra.Command {
+	var a admin
+	var reason, output string
+	c := &cobra.Command{
+		Use:     "unlock ID",
+		Short:   "Lift a lock: what it matches may be exchanged again",
+		Example: `sallyport unlock 7oe4c2mhxw3n5r6tqzjkv4bq5y --reason "runner rebuilt"`,
+		Long:    `Lift a lock: what it matches may be exchanged again. What it killed stays dead.`,
+		Args:    exactArgs(1, "the id of the lock; see sallyport locks"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			if !isDecision(args[0]) {
+				return usagef("%s is no id of a lock; see sallyport locks", visible(args[0]))
+			}
+			var done sts.AdminRevoked
+			if err := a.call(c.Context(), http.MethodDelete, "/locks/"+args[0]+"?"+url.Values{"reason": {reason}}.Encode(), nil, &done); err != nil {
+				return err
+			}
+			if output == "json" {
+				return writeJSON(c.OutOrStdout(), done, "  ")
+			}
+			return printRevoked(c.OutOrStdout(), done, false)
+		},
+	}
+	a.flags(c)
+	outputFlag(c, &output)
+	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	return c
+}
+
+func newLocks() *cobra.Command {
+	var a admin
+	var output string
+	c := &cobra.Command{
+		Use:     "locks",
+		Short:   "List the locks that stand",
+		Example: "sallyport locks",
+		Args:    exactArgs(0, "no argument"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			var out sts.AdminLocks
+			if err := a.call(c.Context(), http.MethodGet, "/locks", nil, &out); err != nil {
+				return err
+			}
+			if output == "json" {
+				return writeJSON(c.OutOrStdout(), out, "  ")
+			}
+			rows := [][]string{{"LOCK", "SELECTOR", "SINCE", "UNTIL", "BY", "WHY"}}
+			for _, l := range out.Locks {
+				rows = append(rows, []string{l.ID, strings.Join(l.Selector, " "), moment(l.Since), moment(l.Expires), l.By, l.Reason})
+			}
+			return table(c.OutOrStdout(), rows, nil)
+		},
+	}
+	a.flags(c)
+	outputFlag(c, &output)
+	return c
 }

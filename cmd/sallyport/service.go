@@ -120,7 +120,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if s.revocations, err = revocation.New(ctx, journal); err != nil {
+	if s.revocations, err = revocation.New(ctx, journal, s.keys.MAC()); err != nil {
 		return nil, err
 	}
 	if err = s.shareRevocations(); err != nil {

@@ -79,8 +79,8 @@ func (s *service) openLeases(ctx context.Context) error {
 	}
 	s.leases, err = lease.NewKeeper(lease.Config{
 		Store: store, Seal: seal, Brokers: s.exchanger.Revoker,
-		Dead: func(id string, ancestors []string) bool {
-			_, dead := s.revocations.Dead(id, ancestors)
+		Dead: func(l lease.Lease) bool {
+			_, dead := s.revocations.Dead(sts.FactsOf(s.revocations.Hasher(), l))
 			return dead
 		},
 		Limits:      s.server.Leases,
@@ -191,9 +191,14 @@ func (s *service) closeLeases() {
 
 // adminRoutes is what operators can ask.
 func (s *service) adminRoutes() []sts.AdminRoute {
-	routes := []sts.AdminRoute{sts.StatusRoute(s.status), s.exchanger.RevocationsRoute()}
+	routes := append(s.exchanger.RevocationRoutes(s.records), sts.StatusRoute(s.status))
 	if s.leases != nil {
-		routes = append(routes, sts.LeasesRoute(s.leases.Store.Each))
+		routes = append(routes, sts.LeasesRoute(s.leases.Store.Each, s.revocations.Hasher()))
 	}
 	return routes
+}
+
+// records walks over this replica's own log.
+func (s *service) records(from time.Time, do func(audit.Record) error) error {
+	return audit.Scan(s.server.Audit.Dir, func(l audit.Line) error { return do(l.Record) }, audit.Filter{Types: []audit.Type{audit.TypeExchange}, From: from})
 }

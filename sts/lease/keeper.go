@@ -28,8 +28,8 @@ type Config struct {
 	Store   Store
 	Seal    Sealer
 	Brokers func(target string) (brokers.Revoker, bool) // in force now
-	// Dead reports whether a lease, or one that it descends from, has been revoked.
-	Dead   func(id string, ancestors []string) bool
+	// Dead reports whether a lease has been revoked, or one that it descends from, or what was selected of either.
+	Dead   func(Lease) bool
 	Limits Limits
 	// TargetLimit is the limit of one target, 0 for that of Limits; nil: every target has that.
 	TargetLimit func(target string) int
@@ -148,7 +148,7 @@ func (k *Keeper) intent(o brokers.Order) Lease {
 	g, l, now := o.Grant(), o.Lease(), k.Now()
 	return Lease{
 		ID: l.ID, Family: l.Family, Ancestors: l.Ancestors, Target: g.Target(), Workload: g.Workload().ID(), Name: o.Name(),
-		Scopes: g.Scopes(), Rule: g.Rule(), Position: l.Position,
+		Scopes: g.Scopes(), Rule: g.Rule(), Position: l.Position, Facts: l.Facts,
 		State: Minting, Opened: now, Expires: g.Expires(), Due: now.Add(settleAfter),
 	}
 }

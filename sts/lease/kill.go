@@ -41,8 +41,30 @@ const Pending = "pending"
 // new ones come to be.
 func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 	ids, err := k.Store.Below(ctx, id)
-	if err != nil || len(ids) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	return k.killThese(ctx, ids, why)
+}
+
+// KillWhere is Kill for every lease that match finds. It walks over all of them and depends on no index.
+func (k *Keeper) KillWhere(ctx context.Context, match func(Lease) bool, why string) ([]Receipt, error) {
+	var ids []string
+	err := k.Store.Each(ctx, func(l Lease) error {
+		if match(l) {
+			ids = append(ids, l.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k.killThese(ctx, ids, why)
+}
+
+func (k *Keeper) killThese(ctx context.Context, ids []string, why string) ([]Receipt, error) {
+	if len(ids) == 0 {
+		return nil, nil
 	}
 	byTarget, err := k.condemn(ctx, ids, why)
 	if err != nil {

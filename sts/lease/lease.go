@@ -28,6 +28,7 @@ type Lease struct {
 	Scopes      []string  `json:"scopes,omitempty"`
 	Rule        string    `json:"rule,omitempty"`
 	Position    string    `json:"position,omitempty"` // of the revocation log, that its decision saw
+	Facts       []string  `json:"facts,omitempty"`    // what revocations can match of it
 	State       State     `json:"state"`
 	Opened      time.Time `json:"opened"`
 	Expires     time.Time `json:"expires"`

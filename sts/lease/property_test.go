@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,10 +178,10 @@ func (w *drawn) begin() {
 			u, ok := w.targets[target]
 			return brokerOf{u, target, p}, ok
 		},
-		Dead: func(id string, ancestors []string) bool {
+		Dead: func(l lease.Lease) bool {
 			w.world.mu.Lock()
 			defer w.world.mu.Unlock()
-			for _, a := range append(ancestors, id) {
+			for _, a := range append(slices.Clone(l.Ancestors), l.ID) {
 				if w.revoked[a] {
 					return true
 				}

@@ -105,7 +105,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 	err := k.Store.Each(ctx, func(l Lease) error {
 		tally.add(&l, now)
 		switch {
-		case l.State != Dying && k.Dead(l.ID, l.Ancestors):
+		case l.State != Dying && k.Dead(l):
 			dead = append(dead, l.ID)
 		case l.Due.Before(now.Add(-overdue)):
 			forgotten = append(forgotten, l.ID)

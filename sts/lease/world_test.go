@@ -159,10 +159,10 @@ func (w *world) start() {
 			u, ok := w.targets[target]
 			return u, ok
 		},
-		Dead: func(id string, ancestors []string) bool {
+		Dead: func(l lease.Lease) bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return slices.ContainsFunc(append(ancestors, id), func(id string) bool { return w.revoked[id] })
+			return slices.ContainsFunc(append(slices.Clone(l.Ancestors), l.ID), func(id string) bool { return w.revoked[id] })
 		},
 		Ended: func(l lease.Lease, r brokers.Receipt) {
 			w.mu.Lock()

@@ -51,13 +51,13 @@ func TestMillionRevocationsFitInto64MiB(t *testing.T) {
 	} else {
 		t.Logf("%d MiB", used>>20)
 	}
-	if _, dead := s.Dead(log.last, nil); !dead || s.Len() != log.n {
+	if _, dead := s.Dead(revocation.Facts{Lease: log.last}); !dead || s.Len() != log.n {
 		t.Errorf("%d are held, the last one is dead: %v", s.Len(), dead)
 	}
 }
 
 func BenchmarkDead(b *testing.B) {
-	s, err := revocation.New(b.Context(), &many{n: 1_000_000})
+	s, err := revocation.New(b.Context(), &many{n: 1_000_000}, mac)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func BenchmarkDead(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, dead := s.Dead(lease, ancestors); dead {
+			if _, dead := s.Dead(revocation.Facts{Lease: lease, Ancestors: ancestors}); dead {
 				b.Error("dead")
 			}
 		}

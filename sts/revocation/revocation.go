@@ -46,12 +46,43 @@ func ParsePosition(s string) (Position, error) {
 	return Position{e, m}, nil
 }
 
-// Entry is one revocation.
+// Entry is one revocation, a lock, or the end of a lock. It names a lease, a selector, or the lock that it lifts.
 type Entry struct {
-	Lease    string    `json:"lease"`    // dead, with everything that descends from it
-	Decision string    `json:"decision"` // the id of the request that revoked it
-	At       time.Time `json:"at"`       // for people; order is by position
-	Until    time.Time `json:"until"`    // no matching token can live past this instant
+	Lease    string    `json:"lease,omitempty"`    // dead, with everything that descends from it
+	Selector Selector  `json:"selector,omitempty"` // what it matches and was decided before it is dead, with everything that descends from it
+	Lock     bool      `json:"lock,omitempty"`     // what Selector matches is dead until it is lifted or Until, whenever it was decided
+	Lifts    string    `json:"lifts,omitempty"`    // the id of a lock
+	Decision string    `json:"decision"`           // its own id: that of the request
+	Position Position  `json:"position,omitzero"`  // of one with a selector, once the log has placed it
+	At       time.Time `json:"at"`                 // order is by position; for platforms' tokens, which have none, it is this
+	Until    time.Time `json:"until"`              // nothing that it matches can live past this instant; of a lock, its end
+	Why      string    `json:"why,omitempty"`      // for people
+	By       string    `json:"by,omitempty"`
+}
+
+// Key names an entry: no two have the same, and one that is known is not news.
+func (e Entry) Key() string {
+	if e.Lease != "" {
+		return e.Lease
+	}
+	return e.Decision
+}
+
+// Placed reports whether an entry says where in the log it is. One that names a lease need not.
+func (e Entry) Placed() bool { return e.Lease != "" || e.Lifts != "" || e.Position != Position{} }
+
+// check refuses what no entry is.
+func (e Entry) check() error {
+	n := 0
+	for _, is := range []bool{e.Lease != "", len(e.Selector) > 0, e.Lifts != ""} {
+		if is {
+			n++
+		}
+	}
+	if n != 1 || e.Decision == "" && e.Lease == "" {
+		return errors.New("a revocation names one lease, one selector, or the lock that it lifts")
+	}
+	return nil
 }
 
 // Log keeps entries durably, in order. Append returns only when the entry is synced. Load calls each
@@ -80,20 +111,40 @@ type Shared interface {
 	Fresh() error
 	// Prune forgets there what no living token can match.
 	Prune(ctx context.Context, now time.Time) error
+	// Replicas returns the replicas that were heard of lately, this one among them.
+	Replicas(ctx context.Context) ([]Replica, error)
+}
+
+// Replica is what one replica said of itself last.
+type Replica struct {
+	Name   string
+	At     Position      // everything up to here is in force there
+	Silent time.Duration // since it said so
+	Lives  bool          // it is waited for
 }
 
 // Set is the in-memory mirror of a Log. It is safe for concurrent use.
 type Set struct {
 	log    Log
-	shared Shared // nil for one replica
-	mirror mirror
+	shared Shared   // nil for one replica
+	mirror mirror   // entries that name a lease
+	index  *index   // all others
+	own    []string // of them, by id, those that have the place of this log and no other
 }
 
-// New loads the log into memory. Nothing may be served before it returns.
-func New(ctx context.Context, log Log) (*Set, error) {
-	s := &Set{log: log, mirror: mirror{dead: map[id]uint32{}}}
+// New loads the log into memory. mac is the key that authenticates it, 32 bytes; digests are derived from it. Nothing may
+// be served before it returns.
+func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
+	if len(mac) < 32 {
+		return nil, fmt.Errorf("revocations: the key has %d bytes, needs 32", len(mac))
+	}
+	s := &Set{log: log, mirror: mirror{dead: map[id]uint32{}}, index: newIndex(NewHasher(mac))}
 	position, err := log.Load(ctx, func(p Position, e Entry) error {
-		s.mirror.add(e)
+		if !e.Placed() {
+			e.Position = p
+			s.own = append(s.own, e.Decision)
+		}
+		s.add(e)
 		return nil
 	})
 	if err != nil {
@@ -106,6 +157,7 @@ func New(ctx context.Context, log Log) (*Set, error) {
 // Share makes every later Revoke known to the other replicas. It is called once, before anything is served.
 func (s *Set) Share(with Shared) {
 	s.mirror.position = Position{} // from here on, positions are those that all replicas share
+	s.index.displace(s.own)
 	s.shared = with
 }
 
@@ -114,16 +166,21 @@ func (s *Set) Share(with Shared) {
 // durable and effective here but not yet shared is ErrUnavailable: elsewhere the token may live (RFC 7009 section
 // 2.2.1); it is shared as soon as that is possible, and a later call says so.
 func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err error) {
-	if _, already := s.mirror.has(e.Lease); !already {
+	if err := e.check(); err != nil {
+		return Position{}, false, err
+	}
+	if !s.knows(e) {
 		news = true
 		if p, err = s.log.Append(ctx, e); err != nil {
 			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		s.mirror.add(e)
 		if s.shared == nil {
+			e.Position = p // what is decided from here on reads a later one
+			s.add(e)
 			s.mirror.reach(p)
 			return p, true, nil
 		}
+		s.add(e)
 	}
 	if s.shared != nil {
 		if err := s.shared.Push(ctx, e, news); err != nil {
@@ -137,7 +194,7 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 func (s *Set) Learn(ctx context.Context, entries []Entry) error {
 	news := make([]Entry, 0, len(entries))
 	for _, e := range entries {
-		if _, ok := s.mirror.has(e.Lease); !ok {
+		if !s.knows(e) {
 			news = append(news, e)
 		}
 	}
@@ -158,17 +215,62 @@ func (s *Set) Learn(ctx context.Context, entries []Entry) error {
 		}
 	}
 	for _, e := range news {
-		s.mirror.add(e)
+		s.add(e)
 	}
 	return nil
 }
 
+func (s *Set) add(e Entry) {
+	if e.Lease != "" {
+		s.mirror.add(e)
+		return
+	}
+	s.index.add(e)
+}
+
+func (s *Set) knows(e Entry) bool {
+	if e.Lease != "" {
+		_, ok := s.mirror.has(e.Lease)
+		return ok
+	}
+	return s.index.knows(e)
+}
+
+// Hasher makes the digests that Facts are made of.
+func (s *Set) Hasher() Hasher { return s.index.hasher }
+
+// Replicas returns the replicas that share this log; nil for a deployment of one.
+func (s *Set) Replicas(ctx context.Context) ([]Replica, error) {
+	if s.shared == nil {
+		return nil, nil
+	}
+	return s.shared.Replicas(ctx)
+}
+
+// Locks returns the locks that stand at now, in no order.
+func (s *Set) Locks(now time.Time) []Entry { return s.index.locks(now) }
+
 // Reached says that everything up to a shared position is known.
 func (s *Set) Reached(p Position) { s.mirror.reach(p) }
 
-// Each calls do with every entry that this replica keeps.
+// Each calls do with every entry that this replica keeps, once.
 func (s *Set) Each(ctx context.Context, do func(Entry) error) error {
-	_, err := s.log.Load(ctx, func(_ Position, e Entry) error { return do(e) })
+	waiting := map[string]Entry{}
+	_, err := s.log.Load(ctx, func(_ Position, e Entry) error {
+		if e.Lease == "" {
+			if have, ok := waiting[e.Key()]; !ok || !have.Placed() { // it is written again when it has its place
+				waiting[e.Key()] = e
+			}
+			return nil
+		}
+		return do(e)
+	})
+	for _, e := range waiting {
+		if err != nil {
+			return err
+		}
+		err = do(e)
+	}
 	return err
 }
 
@@ -181,20 +283,20 @@ func (s *Set) Fresh() error {
 	return s.shared.Fresh()
 }
 
-// Dead reports whether the lease or any of its ancestors was revoked; the entry has the lease that was, and until
-// when it is kept. An empty lease (a platform's token) is never dead here.
-func (s *Set) Dead(lease string, ancestors []string) (Entry, bool) {
-	if lease != "" {
-		if until, ok := s.mirror.has(lease); ok {
-			return Entry{Lease: lease, Until: until}, true
+// Dead reports whether a revocation or a lock kills what f is known of: the one place where that is decided. The entry
+// says which; of one that names a lease it has no more than the lease, and until when it is kept.
+func (s *Set) Dead(f Facts) (Entry, bool) {
+	if f.Lease != "" {
+		if until, ok := s.mirror.has(f.Lease); ok {
+			return Entry{Lease: f.Lease, Until: until}, true
 		}
 	}
-	for _, a := range ancestors {
+	for _, a := range f.Ancestors {
 		if until, ok := s.mirror.has(a); ok {
 			return Entry{Lease: a, Until: until}, true
 		}
 	}
-	return Entry{}, false
+	return s.index.dead(f.Parts)
 }
 
 // Position returns where the log stands, for the token that a decision is about to yield.
@@ -208,7 +310,7 @@ func (s *Set) Position() Position {
 func (s *Set) Len() int {
 	s.mirror.mu.RLock()
 	defer s.mirror.mu.RUnlock()
-	return len(s.mirror.dead)
+	return len(s.mirror.dead) + s.index.len()
 }
 
 // Prune forgets entries that no living token can match.
@@ -217,6 +319,7 @@ func (s *Set) Prune(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.mirror.forget(now)
+	s.index.forget(now)
 	if s.shared != nil {
 		if err := s.shared.Prune(ctx, now); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)

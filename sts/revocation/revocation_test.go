@@ -10,6 +10,9 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
+// mac authenticates the entries of the tests.
+var mac = []byte("0123456789abcdef0123456789abcdef")
+
 // memory is a Log that can be told to fail.
 type memory struct {
 	mu      sync.Mutex
@@ -40,7 +43,7 @@ func (m *memory) Prune(context.Context, time.Time) (int, error) { return 0, m.fa
 
 func newSet(t *testing.T, log revocation.Log) *revocation.Set {
 	t.Helper()
-	s, err := revocation.New(context.Background(), log)
+	s, err := revocation.New(context.Background(), log, mac)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +73,7 @@ func TestRevokingKillsTheLeaseAndItsDescendantsButNotItsAncestors(t *testing.T) 
 		{"sibling", "sibling", []string{"root"}, false},
 		{"a platform's token", "", nil, false},
 	} {
-		if _, dead := s.Dead(tc.lease, tc.ancestors); dead != tc.dead {
+		if _, dead := s.Dead(revocation.Facts{Lease: tc.lease, Ancestors: tc.ancestors}); dead != tc.dead {
 			t.Errorf("%s: dead is %v, want %v", tc.name, dead, tc.dead)
 		}
 	}
@@ -84,7 +87,7 @@ func TestRevocationThatIsNotDurableIsNotClaimed(t *testing.T) {
 	if _, _, err := s.Revoke(context.Background(), entry("x")); !errors.Is(err, revocation.ErrUnavailable) {
 		t.Errorf("Revoke says %v, want ErrUnavailable", err)
 	}
-	if _, dead := s.Dead("x", nil); dead {
+	if _, dead := s.Dead(revocation.Facts{Lease: "x"}); dead {
 		t.Error("what was not acknowledged is in force only until the next restart; it must not be in force at all")
 	}
 }
@@ -99,7 +102,7 @@ func TestRevocationsSurviveARestartAndPositionsGrow(t *testing.T) {
 		t.Fatalf("position went from %v to %v (%v)", before, p, err)
 	}
 	again := newSet(t, log)
-	if _, dead := again.Dead("a", nil); !dead || again.Position() != p {
+	if _, dead := again.Dead(revocation.Facts{Lease: "a"}); !dead || again.Position() != p {
 		t.Errorf("after a restart: dead %v at %v, want true at %v", dead, again.Position(), p)
 	}
 }
@@ -127,7 +130,7 @@ func TestPruneForgetsOnlyWhatNothingCanMatch(t *testing.T) {
 	if err := s.Prune(context.Background(), time.Unix(2000, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if _, dead := s.Dead("a", nil); !dead {
+	if _, dead := s.Dead(revocation.Facts{Lease: "a"}); !dead {
 		t.Error("forgotten while a token could still live")
 	}
 	if err := s.Prune(context.Background(), time.Unix(2001, 0)); err != nil {

@@ -76,7 +76,7 @@ func TestStoreWrittenWithoutTheKeyIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := revocation.New(context.Background(), r); !errors.Is(err, embedded.ErrTampered) {
+			if _, err := revocation.New(context.Background(), r, mac); !errors.Is(err, embedded.ErrTampered) {
 				t.Errorf("loading says %v, want ErrTampered", err)
 			}
 		})

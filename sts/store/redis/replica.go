@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,11 +42,11 @@ type Replica struct {
 	at       mark
 	epoch    uint64
 	synced   bool            // at is a place in the stream of epoch, and the stream has all that we have
-	seen     map[string]bool // leases read while not synced
+	seen     map[string]bool // keys of entries read while not synced
 	offer    []revocation.Entry
 
 	mu    sync.Mutex
-	own   map[string]*pushed // by lease: revoked here, not yet acknowledged
+	own   map[string]*pushed // by key: revoked here, not yet acknowledged
 	ever  atomic.Bool        // synced once since the start
 	heard atomic.Int64       // nanoseconds since started of the last look that made us fresh; 0 for never
 	why   atomic.Pointer[string]
@@ -65,7 +67,7 @@ func (d *DB) Replica(set *revocation.Set, mac []byte, maxStale time.Duration) (*
 		return nil, fmt.Errorf("revocations in Redis: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
 	}
 	r := &Replica{
-		db: d, set: set, mac: mac, id: rand.Text(), maxStale: maxStale, started: time.Now(),
+		db: d, set: set, mac: mac, id: name(), maxStale: maxStale, started: time.Now(),
 		turn: make(chan struct{}, 1), own: map[string]*pushed{},
 	}
 	r.turn <- struct{}{}
@@ -240,11 +242,11 @@ func (r *Replica) apply(ctx context.Context, v view) (more bool, err error) {
 	}
 	r.mu.Lock()
 	for i, e := range learned {
-		if p := r.own[e.Lease]; p != nil && p.n == 0 {
+		if p := r.own[e.Key()]; p != nil && p.n == 0 {
 			p.epoch, p.n = r.epoch, r.at.n+uint64(i)+1
 		}
 		if r.seen != nil {
-			r.seen[e.Lease] = true
+			r.seen[e.Key()] = true
 		}
 	}
 	r.mu.Unlock()
@@ -256,9 +258,9 @@ func (r *Replica) apply(ctx context.Context, v view) (more bool, err error) {
 	if !r.synced {
 		now := time.Now()
 		err := r.set.Each(ctx, func(e revocation.Entry) error {
-			if !r.seen[e.Lease] && now.Before(e.Until) {
+			if !r.seen[e.Key()] && now.Before(e.Until) {
 				r.offer = append(r.offer, e)
-				r.seen[e.Lease] = true
+				r.seen[e.Key()] = true
 			}
 			return nil
 		})
@@ -275,19 +277,23 @@ func (r *Replica) flush(ctx context.Context, v view) (lost bool, err error) {
 	r.mu.Lock()
 	offered := make(map[string]bool, len(r.offer))
 	for _, e := range r.offer {
-		offered[e.Lease] = true
+		offered[e.Key()] = true
 	}
 	for _, p := range r.own {
-		if p.n == 0 && !offered[p.entry.Lease] {
+		if p.n == 0 && !offered[p.entry.Key()] {
 			r.offer = append(r.offer, p.entry)
 		}
 	}
 	r.mu.Unlock()
 	for len(r.offer) > 0 {
-		some := r.offer[:min(batch, len(r.offer))]
+		some := slices.Clone(r.offer[:min(batch, len(r.offer))])
 		args := []any{strconv.FormatUint(v.epoch, 10), strconv.FormatUint(r.at.n, 10), r.at.mac, v.run}
 		at := r.at
-		for _, e := range some {
+		for i, e := range some {
+			if !e.Placed() { // where it stands is what it is older than; it keeps that in later epochs
+				e.Position = revocation.Position{Epoch: v.epoch, N: at.n + 1}
+				some[i] = e
+			}
 			text, err := json.Marshal(e)
 			if err != nil {
 				return false, fmt.Errorf("encoding a revocation: %w", err)
@@ -307,11 +313,15 @@ func (r *Replica) flush(ctx context.Context, v view) (lost bool, err error) {
 		}
 		r.mu.Lock()
 		for i, e := range some {
-			if p := r.own[e.Lease]; p != nil {
+			if p := r.own[e.Key()]; p != nil {
 				p.epoch, p.n = v.epoch, r.at.n+uint64(i)+1
 			}
 		}
 		r.mu.Unlock()
+		if err := r.set.Learn(ctx, some); err != nil { // those that have a place now
+			r.synced, r.seen, r.at, r.epoch = false, nil, mark{}, 0 // from the floor next time
+			return false, err
+		}
 		r.at, r.offer = at, r.offer[len(some):]
 		r.set.Reached(revocation.Position{Epoch: v.epoch, N: at.n})
 	}
@@ -375,14 +385,14 @@ func (r *Replica) Push(ctx context.Context, e revocation.Entry, news bool) error
 	ctx, cancel := context.WithTimeout(ctx, pushWithin)
 	defer cancel()
 	r.mu.Lock()
-	p := r.own[e.Lease]
+	p := r.own[e.Key()]
 	if p == nil {
 		if !news && r.ever.Load() {
 			r.mu.Unlock()
 			return nil // acknowledged before, or another replica's
 		}
 		p = &pushed{entry: e}
-		r.own[e.Lease] = p
+		r.own[e.Key()] = p
 	}
 	r.mu.Unlock()
 	select {
@@ -399,9 +409,40 @@ func (r *Replica) Push(ctx context.Context, e revocation.Entry, news bool) error
 		return err
 	}
 	r.mu.Lock()
-	delete(r.own, e.Lease)
+	delete(r.own, e.Key())
 	r.mu.Unlock()
 	return nil
+}
+
+// Replicas implements [revocation.Shared].
+func (r *Replica) Replicas(ctx context.Context) ([]revocation.Replica, error) {
+	v, err := r.look(ctx, "+", 1)
+	if err != nil {
+		return nil, err
+	}
+	var out []revocation.Replica
+	for name, text := range v.replicas {
+		h, ok := parseHeartbeat(r.mac, name, text)
+		if !ok {
+			continue
+		}
+		silent := time.Duration(v.millis-min(h.millis, v.millis)) * time.Millisecond
+		out = append(out, revocation.Replica{Name: name, At: revocation.Position{Epoch: h.epoch, N: h.n}, Silent: silent, Lives: silent <= live})
+	}
+	slices.SortFunc(out, func(a, b revocation.Replica) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// name is this replica among others: its host, and something that no other process has.
+func name() string {
+	host, _ := os.Hostname()
+	host = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(host))
+	return host[:min(len(host), 63)] + "/" + strings.ToLower(rand.Text()[:8])
 }
 
 // held waits until one other place than this machine and the Redis has the entry, if there is one.

@@ -69,7 +69,7 @@ func start(t *testing.T, s *redistest.Server, dir string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := revocation.New(t.Context(), log)
+	set, err := revocation.New(t.Context(), log, mac)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (n *node) fresh() *node {
 }
 
 func (n *node) dead(lease string) error {
-	if _, ok := n.set.Dead(lease, nil); !ok {
+	if _, ok := n.set.Dead(revocation.Facts{Lease: lease}); !ok {
 		return fmt.Errorf("%s lives", lease)
 	}
 	return nil

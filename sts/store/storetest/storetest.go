@@ -5,7 +5,7 @@ package storetest
 import (
 	"context"
 	"fmt"
-	"slices"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +35,12 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() (Opened, error))) {
 		var last revocation.Position
 		for i := range 20 {
 			e := entry(fmt.Sprint("lease-", i), far)
+			if i%2 == 1 {
+				e = revocation.Entry{
+					Selector: revocation.Selector{"attr.ref=refs/heads/main", "subject=spiffe://prod.example/ci/99"}, Lock: true, Decision: fmt.Sprint("lock-", i),
+					Position: revocation.Position{Epoch: 3, N: uint64(i)}, At: e.At, Until: e.Until, Why: "stolen", By: "uid=0",
+				}
+			}
 			p, err := s.Revocations.Append(ctx, e)
 			if err != nil {
 				t.Fatalf("append %d: %v", i, err)
@@ -49,7 +55,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() (Opened, error))) {
 		s = must(t, open)
 		defer closed(t, s)
 		got, position := load(t, s)
-		if !slices.Equal(got, want) {
+		if !reflect.DeepEqual(got, want) {
 			t.Errorf("after a restart: %v\nwant %v", got, want)
 		}
 		if position != last {

@@ -1,0 +1,481 @@
+package sts
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// AdminRevocation is the body of POST /admin/v1/revocations.
+type AdminRevocation struct {
+	Selector []string `json:"selector"`              // KEY=VALUE, all of which hold of one exchange
+	Lock     bool     `json:"lock,omitempty"`        // it stands: what it matches is refused from now on as well
+	TTL      int64    `json:"ttl_seconds,omitempty"` // of a lock; 0: until it is lifted
+	DryRun   bool     `json:"dry_run,omitempty"`     // nothing is done: the answer says what would die
+	Reason   string   `json:"reason,omitempty"`
+	Ticket   string   `json:"ticket,omitempty"`
+	Wait     int      `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 12; default 5
+}
+
+// AdminRevoked is its answer: the revocation is in force and durable, and this became of what it matches.
+type AdminRevoked struct {
+	ID       string         `json:"id,omitempty"` // none for a dry run
+	Action   string         `json:"action"`       // revoke, lock or unlock
+	Selector []string       `json:"selector,omitempty"`
+	Position string         `json:"position,omitempty"` // EPOCH.N
+	Expires  time.Time      `json:"expires,omitzero"`   // of a lock
+	Applied  []AdminApplied `json:"applied,omitempty"`  // on replicas
+	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, pending; live in a dry run
+	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
+	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
+}
+
+// AdminApplied says whether a replica has applied a revocation.
+type AdminApplied struct {
+	Replica string  `json:"replica"`
+	Applied bool    `json:"applied"`
+	Millis  float64 `json:"ms,omitempty"` // after the revocation was durable
+	Silent  float64 `json:"silent_seconds,omitempty"`
+}
+
+// AdminReceipt says what became of one credential.
+type AdminReceipt struct {
+	Lease    string    `json:"lease"`
+	Target   string    `json:"target"`
+	Workload string    `json:"workload,omitempty"`
+	State    string    `json:"state"` // dead, dies, may_exist or pending; in a dry run that of the lease
+	At       time.Time `json:"at,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// AdminTokens is what of the tokens minted by this replica matches and has not expired.
+type AdminTokens struct {
+	Living    int            `json:"living"`
+	Workloads map[string]int `json:"workloads"` // tokens by workload, the hundred with the most
+	Targets   map[string]int `json:"targets"`   // tokens by target
+	Rules     map[string]int `json:"rules"`     // tokens by the rule that granted them
+}
+
+// AdminLocks is the answer to GET /admin/v1/locks.
+type AdminLocks struct {
+	Locks []AdminLock `json:"locks"`
+}
+
+// AdminLock is a lock that stands.
+type AdminLock struct {
+	ID       string    `json:"id"`
+	Selector []string  `json:"selector"`
+	Since    time.Time `json:"since"`
+	Expires  time.Time `json:"expires,omitzero"`
+	By       string    `json:"by,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Bounds of what operators ask.
+const (
+	longestLife = 2 * time.Hour              // of anything that descends from a lease, whatever the lease is
+	olderTokens = 25 * time.Hour             // how long a platform's token can live on that was issued before: the ceiling of lifetimes, and clocks
+	mostTTL     = 366 * 24 * time.Hour       // of a lock
+	forever     = 100 * 365 * 24 * time.Hour // of one that has none
+	mostWait    = 12                         // seconds that an operator can wait in one call; the listener gives an answer 15
+	settleAgain = 2 * time.Second            // after which what was in flight when replicas had not heard yet is looked for once more
+)
+
+// RevocationRoutes answer what revokes and locks, and lists and lifts locks. scan walks over the records of this replica's
+// log that are not older than from.
+func (x *Exchanger) RevocationRoutes(scan func(from time.Time, do func(audit.Record) error) error) []AdminRoute {
+	return []AdminRoute{
+		{http.MethodPost, "/revocations", func(w http.ResponseWriter, r *http.Request) { x.serveAdminRevoke(w, r, scan) }},
+		{http.MethodGet, "/revocations/{id}", x.serveProgress},
+		{http.MethodGet, "/locks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, "", x.locks()) }},
+		{http.MethodDelete, "/locks/{id}", x.serveUnlock},
+	}
+}
+
+const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "dry_run": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
+
+func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan func(time.Time, func(audit.Record) error) error) {
+	var ask AdminRevocation
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&ask); err != nil || len(ask.Reason) > maxReason || len(ask.Ticket) > maxReason || ask.Wait < 0 || ask.Wait > mostWait ||
+		ask.TTL < 0 || time.Duration(ask.TTL) > mostTTL/time.Second || ask.TTL > 0 && !ask.Lock {
+		writeJSON(w, http.StatusBadRequest, "", adminError{revocationForm})
+		return
+	}
+	sel, err := revocation.ParseSelector(ask.Selector)
+	if err == nil && sel.Value(revocation.KeyLease) != "" && (ask.Lock || !decisionID(sel.Value(revocation.KeyLease))) {
+		err = fmt.Errorf("%w: lease takes the 26 characters of an id, and cannot be locked: nothing is ever exchanged as an old lease again", revocation.ErrSelector)
+	}
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
+		return
+	}
+	if ask.DryRun {
+		out, err := x.wouldDie(r.Context(), sel, ask.Lock, scan)
+		if err != nil {
+			writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the ledger of leases or the audit log cannot be read; see the server's log"})
+			return
+		}
+		writeJSON(w, http.StatusOK, "", out)
+		return
+	}
+	by, _ := OperatorOf(r.Context())
+	e := x.open(Request{})
+	e.rec.Type, e.verified = audit.TypeRevocation, true
+	e.by, e.rec.Reason, e.wait = by.Name, because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
+	out, err := x.revokeSelected(r.Context(), sel, ask, e)
+	if err != nil {
+		e.refuse(r.Context(), err)
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the revocation is not durable everywhere it has to be, or the ledger cannot be read; try again"})
+		return
+	}
+	writeJSON(w, http.StatusOK, e.decision, out)
+}
+
+func because(ask AdminRevocation) string {
+	if ask.Ticket == "" {
+		return word(ask.Reason)
+	}
+	return word(strings.TrimSpace("[" + ask.Ticket + "] " + ask.Reason))
+}
+
+// revokeSelected makes it durable and effective, waits for replicas, kills what lives outside, and looks once more for
+// what was in flight.
+func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector, ask AdminRevocation, e *entry) (AdminRevoked, error) {
+	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(olderTokens), Why: e.rec.Reason, By: e.by}
+	if id := sel.Value(revocation.KeyLease); id != "" {
+		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
+	}
+	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel}
+	if ask.Lock {
+		out.Action = "lock"
+		if entry.Until = entry.At.Add(forever); ask.TTL > 0 {
+			entry.Until = entry.At.Add(time.Duration(ask.TTL) * time.Second)
+			out.Expires = entry.Until
+		}
+	}
+	position, _, err := x.revocations.Revoke(ctx, entry)
+	if err != nil {
+		return out, err
+	}
+	durable := time.Now()
+	waiting, cancel := context.WithTimeout(ctx, e.wait)
+	defer cancel()
+	match := func(l lease.Lease) bool {
+		f := FactsOf(x.revocations.Hasher(), l)
+		_, dead := x.revocations.Dead(f)
+		return dead && f.Matches(x.revocations.Hasher(), sel)
+	}
+	receipts, err := x.killWhere(waiting, match, e)
+	applied := x.applied(waiting, position, durable)
+	if err == nil { // what was in flight elsewhere is in the ledger now, or was never handed out
+		again, cancel := context.WithTimeout(ctx, settleAgain)
+		defer cancel()
+		var more []lease.Receipt
+		more, err = x.killWhere(again, match, e)
+		receipts = joined(receipts, more)
+	}
+	e.selected(out, position, receipts)
+	if x.leases != nil {
+		time.AfterFunc(settleAgain, func() { _, _ = x.killWhere(context.WithoutCancel(ctx), match, e) })
+	}
+	if err != nil {
+		return out, err
+	}
+	_ = e.append(ctx) // in force all the same: the revocation log itself is the evidence
+	out.Position, out.Applied = position.String(), applied
+	out.Counts, out.Receipts = told(receipts)
+	return out, nil
+}
+
+// serveProgress answers GET /admin/v1/revocations/{id}?position=EPOCH.N: how far a revocation has come since it was
+// answered.
+func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
+	id := chi.URLParam(r, "id")
+	p, err := revocation.ParsePosition(r.URL.Query().Get("position"))
+	if err != nil || !decisionID(id) {
+		writeJSON(w, http.StatusBadRequest, "", adminError{"ask for /revocations/ID?position=EPOCH.N, as the revocation was answered"})
+		return
+	}
+	out := AdminRevoked{ID: id, Action: "revoke", Position: p.String(), Counts: map[string]int{}}
+	list, err := x.revocations.Replicas(r.Context())
+	for _, one := range list {
+		out.Applied = append(out.Applied, AdminApplied{Replica: one.Name, Applied: !p.After(one.At), Silent: one.Silent.Seconds()})
+	}
+	if err == nil && x.leases != nil {
+		err = x.leases.Store.Each(r.Context(), func(l lease.Lease) error {
+			if l.Why != id {
+				return nil
+			}
+			rec := AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: lease.Pending, Reason: l.Fault}
+			if l.Dies != "" {
+				state, reason, _ := strings.Cut(l.Dies, ": ")
+				rec.State, rec.Reason, rec.At = state, reason, l.Due
+			}
+			out.Counts[rec.State]++
+			if len(out.Receipts) < maxReceipts {
+				out.Receipts = append(out.Receipts, rec)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the ledger of leases or the shared store cannot be read; see the server's log"})
+		return
+	}
+	writeJSON(w, http.StatusOK, "", out)
+}
+
+// killWhere kills what lives outside. What is not dead when ctx ends is tried on.
+func (x *Exchanger) killWhere(ctx context.Context, match func(lease.Lease) bool, e *entry) ([]lease.Receipt, error) {
+	if x.leases == nil {
+		return nil, nil
+	}
+	return x.leases.KillWhere(ctx, match, e.decision)
+}
+
+// joined adds receipts to others: the newer word on a lease counts. Of one that is gone from the ledger nothing new is
+// said.
+func joined(before, more []lease.Receipt) []lease.Receipt {
+	at := map[string]int{}
+	for i, r := range before {
+		at[r.Lease] = i
+	}
+	for _, r := range more {
+		if i, ok := at[r.Lease]; ok {
+			before[i] = r
+		} else {
+			before = append(before, r)
+		}
+	}
+	return before
+}
+
+// selected describes a revocation that is already in force.
+func (e *entry) selected(out AdminRevoked, p revocation.Position, receipts []lease.Receipt) {
+	e.rec.Revocation = &audit.Revocation{ID: out.ID, Action: out.Action, Selector: out.Selector, Position: p.String(), Expires: out.Expires, By: e.by}
+	e.recordReceipts(receipts)
+}
+
+// applied waits until every replica that lives has applied everything up to p, and says when each was seen to have. One
+// that does not is in the answer as what it is.
+func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable time.Time) []AdminApplied {
+	seen := map[string]AdminApplied{}
+	for rest := time.Millisecond; ; rest = min(2*rest, 50*time.Millisecond) {
+		list, err := x.revocations.Replicas(context.WithoutCancel(ctx)) // bounded by itself
+		waiting := err != nil
+		for _, r := range list {
+			if seen[r.Name].Applied {
+				continue
+			}
+			a := AdminApplied{Replica: r.Name, Applied: !p.After(r.At)}
+			if a.Applied {
+				a.Millis = float64(time.Since(durable).Microseconds()) / 1000
+			} else {
+				a.Silent = r.Silent.Seconds()
+				waiting = waiting || r.Lives
+			}
+			seen[r.Name] = a
+		}
+		if !waiting {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rest):
+			continue
+		}
+		break
+	}
+	out := make([]AdminApplied, 0, len(seen))
+	for _, a := range seen {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b AdminApplied) int { return strings.Compare(a.Replica, b.Replica) })
+	return out
+}
+
+// told counts receipts and chooses those that are shown.
+func told(receipts []lease.Receipt) (map[string]int, []AdminReceipt) {
+	counts, out := map[string]int{}, []AdminReceipt{}
+	for _, r := range receipts {
+		counts[r.State]++
+		out = append(out, AdminReceipt{Lease: r.Lease, Target: r.Target, State: r.State, At: r.At, Reason: r.Reason})
+	}
+	alive := func(r AdminReceipt) int {
+		if r.State == brokers.Dead.String() {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(out, func(a, b AdminReceipt) int { return alive(a) - alive(b) })
+	return counts, out[:min(len(out), maxReceipts)]
+}
+
+// wouldDie is a dry run: what a revocation of sel would kill now.
+func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, lock bool, scan func(time.Time, func(audit.Record) error) error) (AdminRevoked, error) {
+	out := AdminRevoked{Action: "revoke", Selector: sel, Counts: map[string]int{}}
+	if lock {
+		out.Action = "lock"
+	}
+	if x.leases != nil {
+		err := x.leases.Store.Each(ctx, func(l lease.Lease) error {
+			if FactsOf(x.revocations.Hasher(), l).Matches(x.revocations.Hasher(), sel) {
+				out.Counts[string(l.State)]++
+				if len(out.Receipts) < maxReceipts {
+					out.Receipts = append(out.Receipts, AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: string(l.State), At: l.Expires})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return out, err
+		}
+	}
+	tokens, err := x.tokens(sel, scan)
+	out.Tokens = &tokens
+	return out, err
+}
+
+// tokens counts what this replica minted, matches, and has not expired. A record says what its exchange can be selected by,
+// and which leases it descends from: a token dies with each of them.
+func (x *Exchanger) tokens(sel revocation.Selector, scan func(time.Time, func(audit.Record) error) error) (AdminTokens, error) {
+	out := AdminTokens{Workloads: map[string]int{}, Targets: map[string]int{}, Rules: map[string]int{}}
+	now, matched := x.now(), map[string]bool{}
+	err := scan(now.Add(-longestLife), func(r audit.Record) error {
+		if r.Type != audit.TypeExchange || r.Outcome != audit.Issued || r.Lease == nil || r.Granted == nil || r.Subject == nil {
+			return nil
+		}
+		hit := recordMatches(r, sel) || slices.ContainsFunc(r.Lease.Ancestors, func(a string) bool { return matched[a] })
+		if !hit {
+			return nil
+		}
+		matched[r.Lease.ID] = true
+		if r.Lease.Kind != accessToken || !now.Before(r.Lease.Expires) {
+			return nil
+		}
+		out.Living++
+		out.Workloads[r.Subject.Workload]++
+		out.Targets[r.Granted.Target]++
+		out.Rules[r.Granted.Rule]++
+		return nil
+	})
+	most := func(m map[string]int) map[string]int {
+		if len(m) <= maxReceipts {
+			return m
+		}
+		names := slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Or(m[b]-m[a], strings.Compare(a, b)) })
+		cut := map[string]int{}
+		for _, n := range names[:maxReceipts] {
+			cut[n] = m[n]
+		}
+		return cut
+	}
+	out.Workloads = most(out.Workloads)
+	return out, err
+}
+
+// accessToken is the kind of what we mint ourselves.
+const accessToken = "urn:ietf:params:oauth:token-type:access_token"
+
+// recordMatches reports whether all terms hold of the exchange that a record is of, without its ancestors.
+func recordMatches(r audit.Record, sel revocation.Selector) bool {
+	return slices.ContainsFunc([]*audit.Subject{r.Subject, r.Actor}, func(s *audit.Subject) bool {
+		if s == nil {
+			return false
+		}
+		for _, term := range sel {
+			key, value, _ := strings.Cut(term, "=")
+			if !recordHas(r, s, key, value) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func recordHas(r audit.Record, s *audit.Subject, key, value string) bool {
+	issuer := s.TrustDomain + "/" + s.Issuer
+	switch key {
+	case revocation.KeyLease:
+		return r.Lease.ID == value || slices.Contains(r.Lease.Ancestors, value)
+	case revocation.KeyFamily:
+		return r.Lease.Family == value
+	case revocation.KeyToken:
+		return s.Fingerprint == value || r.Lease.Fingerprint == value
+	case revocation.KeyJTI:
+		return s.Iss+"/"+s.TokenID == value
+	case revocation.KeySubject:
+		return s.Workload == value
+	case revocation.KeyActor:
+		return slices.Contains(r.Lease.Actors, value)
+	case revocation.KeyIssuer:
+		return issuer == value
+	case revocation.KeyKey:
+		return issuer+"/"+s.KeyID == value
+	case revocation.KeyTrustDomain:
+		return s.TrustDomain == value
+	case revocation.KeyTarget:
+		return r.Granted.Target == value
+	case revocation.KeyRule:
+		return r.Granted.Rule == value
+	case revocation.KeyPolicy:
+		return r.Config == value
+	}
+	name, ok := strings.CutPrefix(key, "attr.")
+	have, there := s.Attributes[name]
+	return ok && there && (have == value || slices.Contains(strings.Fields(have), value))
+}
+
+func (x *Exchanger) locks() AdminLocks {
+	out := AdminLocks{Locks: []AdminLock{}}
+	now := x.now()
+	for _, e := range x.revocations.Locks(now) {
+		l := AdminLock{ID: e.Decision, Selector: e.Selector, Since: e.At, By: e.By, Reason: e.Why}
+		if e.Until.Before(now.Add(mostTTL + 24*time.Hour)) {
+			l.Expires = e.Until
+		}
+		out.Locks = append(out.Locks, l)
+	}
+	slices.SortFunc(out.Locks, func(a, b AdminLock) int { return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.ID, b.ID)) })
+	return out
+}
+
+// serveUnlock answers DELETE /admin/v1/locks/{id}: from now on the lock refuses nothing. What it killed stays dead.
+func (x *Exchanger) serveUnlock(w http.ResponseWriter, r *http.Request) {
+	id := chi.URLParam(r, "id")
+	list := x.revocations.Locks(x.now())
+	stands := slices.IndexFunc(list, func(e revocation.Entry) bool { return e.Decision == id })
+	if stands < 0 {
+		writeJSON(w, http.StatusNotFound, "", adminError{"no lock with this id stands; see: sallyport locks"})
+		return
+	}
+	lock := list[stands]
+	by, _ := OperatorOf(r.Context())
+	e := x.open(Request{})
+	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by.Name, word(r.URL.Query().Get("reason"))
+	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: id, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: by.Name})
+	if err != nil {
+		e.refuse(r.Context(), err)
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the end of the lock is not durable everywhere it has to be; try again"})
+		return
+	}
+	out := AdminRevoked{ID: e.decision, Action: "unlock", Selector: lock.Selector, Position: position.String(), Counts: map[string]int{}}
+	e.selected(out, position, nil)
+	_ = e.append(r.Context())
+	writeJSON(w, http.StatusOK, e.decision, out)
+}

@@ -1,0 +1,168 @@
+package revocation
+
+import (
+	"sync"
+	"time"
+)
+
+// issuedSkew is how much later than the revocation a platform may say that it issued a token and still be taken to mean
+// before: times are whole seconds, and clocks differ a little.
+const issuedSkew = 2 * time.Second
+
+// index finds the entries whose selector may match by one of its terms.
+type index struct {
+	hasher Hasher
+
+	mu     sync.RWMutex
+	byTerm map[Digest][]*selected
+	byID   map[string]*selected
+	lifted map[string]time.Time // locks that are lifted, by id, and until when that is known
+}
+
+// selected is an entry whose selector names more than a lease.
+type selected struct {
+	entry Entry
+	terms []Digest
+}
+
+func newIndex(h Hasher) *index {
+	return &index{hasher: h, byTerm: map[Digest][]*selected{}, byID: map[string]*selected{}, lifted: map[string]time.Time{}}
+}
+
+// knows reports whether an entry adds nothing.
+func (x *index) knows(e Entry) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if e.Lifts != "" {
+		_, ok := x.lifted[e.Lifts]
+		return ok
+	}
+	have := x.byID[e.Decision]
+	return have != nil && (have.entry.Placed() || !e.Placed())
+}
+
+func (x *index) add(e Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e.Lifts != "" {
+		x.lifted[e.Lifts] = e.Until
+		return
+	}
+	if have := x.byID[e.Decision]; have != nil {
+		if e.Placed() {
+			have.entry.Position = e.Position
+		}
+		return
+	}
+	s := &selected{entry: e, terms: make([]Digest, len(e.Selector))}
+	for i, term := range e.Selector {
+		s.terms[i] = x.hasher.digest(term)
+	}
+	x.byID[e.Decision] = s
+	x.byTerm[s.terms[0]] = append(x.byTerm[s.terms[0]], s)
+}
+
+// displace forgets the places of entries: those of another log mean nothing.
+func (x *index) displace(ids []string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, id := range ids {
+		if s := x.byID[id]; s != nil {
+			s.entry.Position = Position{}
+		}
+	}
+}
+
+// dead returns an entry that kills something of which parts is known; a lock rather than another.
+func (x *index) dead(parts []Part) (Entry, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if len(x.byTerm) == 0 {
+		return Entry{}, false
+	}
+	var found *selected
+	for i := range parts {
+		for _, term := range parts[i].Terms {
+			for _, s := range x.byTerm[term] {
+				if found != nil && !x.stands(s) || !parts[i].has(s.terms) || !x.kills(s, &parts[i]) {
+					continue
+				}
+				if found = s; x.stands(s) {
+					return s.entry, true
+				}
+			}
+		}
+	}
+	if found == nil {
+		return Entry{}, false
+	}
+	e := found.entry
+	e.Lock = false // it was lifted
+	return e, true
+}
+
+// stands reports whether an entry is a lock that has not been lifted.
+func (x *index) stands(s *selected) bool {
+	if !s.entry.Lock {
+		return false
+	}
+	_, lifted := x.lifted[s.entry.Decision]
+	return !lifted
+}
+
+// kills decides by position, or for a platform's token by time, whether what matches was there before.
+func (x *index) kills(s *selected, p *Part) bool {
+	switch {
+	case x.stands(s):
+		return true
+	case p.Platform:
+		return p.Issued.IsZero() || !p.Issued.After(s.entry.At.Add(issuedSkew))
+	default: // without a position nobody can say what came after it
+		return !s.entry.Placed() || s.entry.Position.After(p.At)
+	}
+}
+
+func (x *index) forget(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, s := range x.byID {
+		if !now.After(s.entry.Until) {
+			continue
+		}
+		delete(x.byID, id)
+		list := x.byTerm[s.terms[0]]
+		kept := list[:0:0]
+		for _, other := range list {
+			if other != s {
+				kept = append(kept, other)
+			}
+		}
+		if x.byTerm[s.terms[0]] = kept; len(kept) == 0 {
+			delete(x.byTerm, s.terms[0])
+		}
+	}
+	for id, until := range x.lifted {
+		if now.After(until) {
+			delete(x.lifted, id)
+		}
+	}
+}
+
+// locks returns the locks that stand at now.
+func (x *index) locks(now time.Time) []Entry {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []Entry
+	for _, s := range x.byID {
+		if x.stands(s) && !now.After(s.entry.Until) {
+			out = append(out, s.entry)
+		}
+	}
+	return out
+}
+
+func (x *index) len() int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.byID)
+}
