@@ -47,6 +47,7 @@ type AdminRevoked struct {
 type AdminApplied struct {
 	Replica string  `json:"replica"`
 	Applied bool    `json:"applied"`
+	Serves  bool    `json:"serves"`       // false for one that has been silent for so long that it answers nothing
 	Millis  float64 `json:"ms,omitempty"` // after the revocation was durable
 	Silent  float64 `json:"silent_seconds,omitempty"`
 }
@@ -180,8 +181,10 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 		_, dead := x.revocations.Dead(f)
 		return dead && f.Matches(x.revocations.Hasher(), sel)
 	}
+	heard := make(chan []AdminApplied, 1)
+	go func() { heard <- x.applied(waiting, position, durable) }()
 	receipts, err := x.killWhere(waiting, match, e)
-	applied := x.applied(waiting, position, durable)
+	applied := <-heard
 	if err == nil { // what was in flight elsewhere is in the ledger now, or was never handed out
 		again, cancel := context.WithTimeout(ctx, settleAgain)
 		defer cancel()
@@ -214,7 +217,7 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 	out := AdminRevoked{ID: id, Action: "revoke", Position: p.String(), Counts: map[string]int{}}
 	list, err := x.revocations.Replicas(r.Context())
 	for _, one := range list {
-		out.Applied = append(out.Applied, AdminApplied{Replica: one.Name, Applied: !p.After(one.At), Silent: one.Silent.Seconds()})
+		out.Applied = append(out.Applied, AdminApplied{Replica: one.Name, Applied: !p.After(one.At), Serves: one.Serves, Silent: one.Silent.Seconds()})
 	}
 	if err == nil && x.leases != nil {
 		err = x.leases.Store.Each(r.Context(), func(l lease.Lease) error {
@@ -271,8 +274,8 @@ func (e *entry) selected(out AdminRevoked, p revocation.Position, receipts []lea
 	e.recordReceipts(receipts)
 }
 
-// applied waits until every replica that lives has applied everything up to p, and says when each was seen to have. One
-// that does not is in the answer as what it is.
+// applied waits until every replica has applied everything up to p, or has been silent for so long that it serves nothing, and
+// says when each was seen to have.
 func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable time.Time) []AdminApplied {
 	seen := map[string]AdminApplied{}
 	for rest := time.Millisecond; ; rest = min(2*rest, 50*time.Millisecond) {
@@ -282,12 +285,12 @@ func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable 
 			if seen[r.Name].Applied {
 				continue
 			}
-			a := AdminApplied{Replica: r.Name, Applied: !p.After(r.At)}
+			a := AdminApplied{Replica: r.Name, Applied: !p.After(r.At), Serves: r.Serves}
 			if a.Applied {
 				a.Millis = float64(time.Since(durable).Microseconds()) / 1000
 			} else {
 				a.Silent = r.Silent.Seconds()
-				waiting = waiting || r.Lives
+				waiting = waiting || r.Serves
 			}
 			seen[r.Name] = a
 		}

@@ -177,7 +177,7 @@ func (o *operation) follow(ctx context.Context, progress io.Writer, done *sts.Ad
 func unfinished(done sts.AdminRevoked) error {
 	var behind []string
 	for _, a := range done.Applied {
-		if !a.Applied {
+		if !a.Applied && a.Serves {
 			behind = append(behind, a.Replica)
 		}
 	}
@@ -299,6 +299,9 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 			after, applied := strconv.FormatFloat(a.Millis, 'f', 1, 64)+" ms", "yes"
 			if !a.Applied {
 				after, applied = "silent for "+strconv.FormatFloat(a.Silent, 'f', 1, 64)+" s", "no"
+				if !a.Serves {
+					after += ", and serves nothing until it has"
+				}
 			}
 			rows = append(rows, []string{a.Replica, applied, after})
 		}

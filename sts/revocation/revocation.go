@@ -120,7 +120,7 @@ type Replica struct {
 	Name   string
 	At     Position      // everything up to here is in force there
 	Silent time.Duration // since it said so
-	Lives  bool          // it is waited for
+	Serves bool          // it may: one that has been silent for longer than it may be stale answers nothing
 }
 
 // Set is the in-memory mirror of a Log. It is safe for concurrent use.

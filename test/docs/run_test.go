@@ -59,6 +59,23 @@ func TestKeysPageRunsAsPrinted(t *testing.T) {
 	}
 }
 
+// The commands of docs/incident.md, as printed: what a stolen token got, a lock, and its end.
+func TestIncidentPageRunsAsPrinted(t *testing.T) {
+	t.Parallel()
+	out := runDocument(t, filepath.Join(root, "docs", "incident.md"))
+	for _, want := range []string{
+		"minted here  1 token of this replica's log", "target     orders: 1", "minted here  dead: all that matches", "refused      until ", "outside      none",
+		"[INC-7] token in a build log", "attr.sub=checkout trust_domain=local.example", "verdict  ok", "the lock refuses nothing; what it killed stays dead",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
 func states(rows []string) []string {
 	out := make([]string, len(rows))
 	for i, r := range rows {

@@ -275,16 +275,34 @@ func (n *Node) operator() *http.Client {
 
 // RevokeLease kills by the id of a lease, as `sallyport revoke lease=ID` does.
 func (n *Node) RevokeLease(id string) error {
-	resp, err := n.operator().Post("http://admin/admin/v1/revocations", "application/json", strings.NewReader(fmt.Sprintf(`{"lease":%q}`, id)))
+	_, err := n.Revoke(fmt.Sprintf(`{"selector":["lease=%s"]}`, id))
+	return err
+}
+
+// Revoked is what the admin listener says of a revocation, as far as tests ask.
+type Revoked struct {
+	ID      string `json:"id"`
+	Applied []struct {
+		Replica string  `json:"replica"`
+		Applied bool    `json:"applied"`
+		Millis  float64 `json:"ms"`
+	} `json:"applied"`
+	Counts map[string]int `json:"counts"`
+}
+
+// Revoke posts a revocation to the admin listener. An error means that it was not acknowledged.
+func (n *Node) Revoke(body string) (Revoked, error) {
+	var out Revoked
+	resp, err := n.operator().Post("http://admin/admin/v1/revocations", "application/json", strings.NewReader(body))
 	if err != nil {
-		return err
+		return out, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(resp.Body)
-		return fmt.Errorf("revoking lease %s is answered with %d %s", id, resp.StatusCode, said)
+		return out, fmt.Errorf("revoking %s is answered with %d %s", body, resp.StatusCode, said)
 	}
-	return nil
+	return out, json.NewDecoder(resp.Body).Decode(&out)
 }
 
 // Leases asks the admin listener for all leases of a target, "" for those of all.

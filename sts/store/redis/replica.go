@@ -427,7 +427,7 @@ func (r *Replica) Replicas(ctx context.Context) ([]revocation.Replica, error) {
 			continue
 		}
 		silent := time.Duration(v.millis-min(h.millis, v.millis)) * time.Millisecond
-		out = append(out, revocation.Replica{Name: name, At: revocation.Position{Epoch: h.epoch, N: h.n}, Silent: silent, Lives: silent <= live})
+		out = append(out, revocation.Replica{Name: name, At: revocation.Position{Epoch: h.epoch, N: h.n}, Silent: silent, Serves: silent <= r.maxStale+beat})
 	}
 	slices.SortFunc(out, func(a, b revocation.Replica) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil

@@ -134,18 +134,18 @@ func TestReplicasAreNamedWithWhatTheyApplied(t *testing.T) {
 			return fmt.Errorf("%v, %v", list, err)
 		}
 		for _, r := range list {
-			if p.After(r.At) || !r.Lives {
+			if p.After(r.At) || !r.Serves {
 				return fmt.Errorf("%v of %v", r, p)
 			}
 		}
 		return nil
 	})
 	b.stop()
-	eventually(t, "one to be silent", func() error {
+	eventually(t, "one to serve nothing", func() error {
 		list, err := a.set.Replicas(t.Context())
 		silent := 0
 		for _, r := range list {
-			if !r.Lives {
+			if !r.Serves {
 				silent++
 			}
 		}
