@@ -21,7 +21,7 @@ const ClientID = "workload"
 type Broker interface {
 	// Mint makes the credential that o orders, living no longer than o's grant. It refuses the zero
 	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable, ErrUncertain or ErrMisconfigured, what
-	// it can never make ErrTooShort or ErrInput.
+	// it can never make ErrTooShort, ErrScopes or ErrInput.
 	Mint(ctx context.Context, o Order) (Credential, error)
 }
 
@@ -71,6 +71,9 @@ var (
 	// ErrTooShort means that the grant ends before the shortest life that this kind of credential can have. Nothing was
 	// made; a fresher subject token, or a rule that opens outlives_subject, helps.
 	ErrTooShort = errors.New("the grant is shorter than the shortest life of such a credential")
+	// ErrScopes means that no one credential has all of the granted scopes. Nothing was made; one who asks for fewer can
+	// be served (RFC 6749 section 3.3).
+	ErrScopes = errors.New("the granted scopes cannot be had with one credential")
 	// ErrInput means that a parameter which the caller sent with the request, beyond those of the exchange itself, is
 	// none that the upstream takes. Nothing was made.
 	ErrInput = errors.New("a parameter for the target is not acceptable")

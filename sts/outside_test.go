@@ -267,6 +267,8 @@ func TestMintThatFailsLeavesNothingOutside(t *testing.T) {
 		{brokers.ErrUncertain, 503, "temporarily_unavailable"},
 		{brokers.ErrMisconfigured, 500, "server_error"},
 		{brokers.ErrTooShort, 400, "invalid_request"},
+		{brokers.ErrScopes, 400, "invalid_scope"},
+		{brokers.ErrInput, 400, "invalid_request"},
 		{errors.New("anything else"), 500, "server_error"},
 	} {
 		d.orchard.set(func() { d.orchard.err = tc.err })

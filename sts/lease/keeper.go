@@ -217,7 +217,7 @@ func madeNothing(err error) bool {
 	if errors.Is(err, brokers.ErrUncertain) {
 		return false
 	}
-	for _, sure := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrInput, brokers.ErrZeroOrder} {
+	for _, sure := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrScopes, brokers.ErrInput, brokers.ErrZeroOrder} {
 		if errors.Is(err, sure) {
 			return true
 		}
