@@ -21,7 +21,7 @@ const ClientID = "workload"
 type Broker interface {
 	// Mint makes the credential that o orders, living no longer than o's grant. It refuses the zero
 	// Order with ErrZeroOrder; a fault of the upstream wraps ErrUnavailable, ErrUncertain or ErrMisconfigured, what
-	// it can never make ErrTooShort or ErrInput.
+	// it can never make ErrTooShort, ErrScopes or ErrInput.
 	Mint(ctx context.Context, o Order) (Credential, error)
 }
 
@@ -32,7 +32,7 @@ type Revoker interface {
 	// Revoke kills the credential, with whatever sessions it has open, and returns what it saw. It is called again
 	// until it succeeds, also for what never came to be or is gone already: then the receipt is Dead and Gone. An error
 	// means that nothing is known, and is retried; a credential that cannot be killed is no error but a receipt that
-	// says DiesAt. h.Data is zero when the process died before Mint returned; h.Name is always there.
+	// says DiesAt, or Stays. h.Data is zero when the process died before Mint returned; h.Name is always there.
 	Revoke(ctx context.Context, h Handle) (Receipt, error)
 }
 
@@ -71,6 +71,9 @@ var (
 	// ErrTooShort means that the grant ends before the shortest life that this kind of credential can have. Nothing was
 	// made; a fresher subject token, or a rule that opens outlives_subject, helps.
 	ErrTooShort = errors.New("the grant is shorter than the shortest life of such a credential")
+	// ErrScopes means that no one credential has all of the granted scopes. Nothing was made; one who asks for fewer can
+	// be served (RFC 6749 section 3.3).
+	ErrScopes = errors.New("the granted scopes cannot be had with one credential")
 	// ErrInput means that a parameter which the caller sent with the request, beyond those of the exchange itself, is
 	// none that the upstream takes. Nothing was made.
 	ErrInput = errors.New("a parameter for the target is not acceptable")
@@ -166,6 +169,7 @@ type Credential struct {
 	Expires     time.Time
 	Fingerprint string       // SHA-256 of the signing input in hex, for a JWT of ours; "" otherwise
 	Data        secret.Value // what a Revoker needs besides the name; kept sealed. Zero where the name suffices
+	Stays       string       // for operators: why it works after Expires, and until when; "" for what ends then
 }
 
 // Former is a broker that says what forms its credentials come in, by their issued_token_type, the default first. From
@@ -191,6 +195,7 @@ const (
 	Dead     State = iota + 1 // it works no more, and no session that it opened does but what Reason tells of
 	DiesAt                    // it cannot be killed, and ends by itself
 	MayExist                  // nobody can tell whether it was ever made; if it was, it ends by itself
+	Stays                     // it cannot be killed and does not end: it works until somebody changes it upstream
 )
 
 // String returns the state as receipts spell it.
@@ -202,6 +207,8 @@ func (s State) String() string {
 		return "dies"
 	case MayExist:
 		return "may_exist"
+	case Stays:
+		return "stays"
 	default:
 		return "unknown"
 	}
@@ -210,11 +217,11 @@ func (s State) String() string {
 // Receipt says what a Revoker saw.
 type Receipt struct {
 	State State
-	// At is when it was seen dead, or when it dies. Of what is Dead it lies some seconds ahead where the upstream was seen
+	// At is when it was seen dead, or when it dies; zero for what Stays. Of what is Dead it lies some seconds ahead where the upstream was seen
 	// to have lost the credential, and is known to answer from memory for no longer than that.
 	At     time.Time
 	Gone   bool   // it was dead already, or never came to be
-	Reason string // why it cannot be killed, or what it leaves behind; for operators, never a word of the upstream that may hold a secret
+	Reason string // why it cannot be killed, who can, or what it leaves behind; for operators, never a word of the upstream that may hold a secret
 }
 
 // Header is what a broker chooses of a token's header. Algorithm "" is the deployment's default.

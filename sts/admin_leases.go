@@ -36,6 +36,7 @@ type AdminLease struct {
 	Tries    int       `json:"tries,omitempty"`
 	Fault    string    `json:"fault,omitempty"`
 	Dies     string    `json:"dies,omitempty"`
+	Stays    string    `json:"stays,omitempty"`
 }
 
 // Bounds of one page of leases.
@@ -86,7 +87,7 @@ func LeasesRoute(each func(context.Context, func(lease.Lease) error) error, h re
 			if l.ID > after {
 				out.Leases = append(out.Leases, AdminLease{
 					ID: l.ID, Family: l.Family, Target: l.Target, Workload: l.Workload, Name: l.Name, Scopes: l.Scopes, Rule: l.Rule,
-					State: string(l.State), Opened: l.Opened, Expires: l.Expires, Why: l.Why, Tries: l.Tries, Fault: l.Fault, Dies: l.Dies,
+					State: string(l.State), Opened: l.Opened, Expires: l.Expires, Why: l.Why, Tries: l.Tries, Fault: l.Fault, Dies: l.Dies, Stays: l.Stays,
 				})
 			}
 			return nil

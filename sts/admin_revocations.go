@@ -38,7 +38,7 @@ type AdminRevoked struct {
 	Position string         `json:"position,omitempty"` // EPOCH.N
 	Expires  time.Time      `json:"expires,omitzero"`   // of a lock
 	Applied  []AdminApplied `json:"applied,omitempty"`  // on replicas
-	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, pending; live in a dry run
+	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, stays, pending; live in a dry run
 	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
 	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
 }
@@ -57,7 +57,7 @@ type AdminReceipt struct {
 	Lease    string    `json:"lease"`
 	Target   string    `json:"target"`
 	Workload string    `json:"workload,omitempty"`
-	State    string    `json:"state"` // dead, dies, may_exist or pending; in a dry run that of the lease
+	State    string    `json:"state"` // dead, dies, may_exist, stays or pending; in a dry run that of the lease
 	At       time.Time `json:"at,omitzero"`
 	Reason   string    `json:"reason,omitempty"`
 }
@@ -227,7 +227,10 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 			rec := AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: lease.Pending, Reason: l.Fault}
 			if l.Dies != "" {
 				state, reason, _ := strings.Cut(l.Dies, ": ")
-				rec.State, rec.Reason, rec.At = state, reason, l.Due
+				rec.State, rec.Reason = state, reason
+				if state != brokers.Stays.String() {
+					rec.At = l.Due
+				}
 			}
 			out.Counts[rec.State]++
 			if len(out.Receipts) < maxReceipts {
@@ -340,7 +343,7 @@ func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, lock 
 			if FactsOf(x.revocations.Hasher(), l).Matches(x.revocations.Hasher(), sel) {
 				out.Counts[string(l.State)]++
 				if len(out.Receipts) < maxReceipts {
-					out.Receipts = append(out.Receipts, AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: string(l.State), At: l.Expires})
+					out.Receipts = append(out.Receipts, AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: string(l.State), At: l.Expires, Reason: l.Stays})
 				}
 			}
 			return nil

@@ -115,6 +115,7 @@ var answers = []struct {
 	{lease.ErrUnknown, answerServerError}, // never on its own
 	{brokers.ErrMisconfigured, answerServerError},
 	{brokers.ErrTooShort, answerInvalidRequest}, // a fresher token helps
+	{brokers.ErrScopes, answerScope},
 	{brokers.ErrInput, answerInvalidRequest},
 	{brokers.ErrUnavailable, answerUnavailable},
 	{brokers.ErrUncertain, answerUnavailable},

@@ -132,7 +132,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, keys.ErrStale: unavailable, keys.ErrInactive: unavailable, keys.ErrKMS: unavailable, revocation.ErrUnavailable: unavailable, revocation.ErrStale: unavailable, audit.ErrUnavailable: unavailable,
 		lease.ErrLimit: {429, "temporarily_unavailable"}, lease.ErrDying: invalidRequest, lease.ErrUnrevocable: {400, "unsupported_token_type"}, lease.ErrPending: unavailable,
 		lease.ErrUnavailable: unavailable, lease.ErrBusy: unavailable, lease.ErrPaused: unavailable, lease.ErrUnknown: fault,
-		brokers.ErrMisconfigured: fault, brokers.ErrTooShort: invalidRequest, brokers.ErrInput: invalidRequest,
+		brokers.ErrMisconfigured: fault, brokers.ErrTooShort: invalidRequest, brokers.ErrScopes: {400, "invalid_scope"}, brokers.ErrInput: invalidRequest,
 		replay.ErrUsed: invalidRequest, replay.ErrUnavailable: unavailable,
 		brokers.ErrZeroOrder: fault, audit.ErrLocked: fault, audit.ErrContradiction: fault,
 	}

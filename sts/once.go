@@ -56,7 +56,7 @@ func madeNothing(err error) bool {
 		return false
 	}
 	for _, sure := range []error{
-		brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrInput,
+		brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrScopes, brokers.ErrInput,
 		lease.ErrLimit, lease.ErrUnavailable, ErrTargetUnservable, ErrDelegation, ErrForm,
 	} {
 		if errors.Is(err, sure) {

@@ -49,11 +49,14 @@ func TestMarkIsReleasedOnlyWhenNothingWasMade(t *testing.T) {
 			return brokers.Credential{Value: secret.New("credential-0123456789"), Expires: o.Grant().Expires().Add(1)}, nil
 		}, true},
 		"panic": {func(brokers.Order) (brokers.Credential, error) { panic(panicText) }, true},
+		"scopes of several": {func(brokers.Order) (brokers.Credential, error) {
+			return brokers.Credential{}, fmt.Errorf("x: %w", brokers.ErrScopes)
+		}, false},
 	} {
 		d := deploy(t, singleUse, func(w *world) {
 			w.brokers["orders"] = brokerFunc(func(_ context.Context, o brokers.Order) (brokers.Credential, error) { return tc.mint(o) })
 		})
-		if a := d.exchange(te(d.checkout())); a.status < 500 {
+		if a := d.exchange(te(d.checkout())); a.status < 400 {
 			t.Errorf("%s: %d", name, a.status)
 		}
 		if kept := len(d.marks.(*marks).held) == 1; kept != tc.kept {

@@ -33,6 +33,7 @@ type orchard struct {
 	err    error                 // of the next mints
 	during func(o brokers.Order) // called while one is made
 	dies   time.Time             // not zero: nothing can be killed, and dies then
+	stays  string                // not "": nothing can be killed, nor dies
 }
 
 func (u *orchard) Mint(_ context.Context, o brokers.Order) (brokers.Credential, error) {
@@ -64,7 +65,7 @@ func (u *orchard) Mint(_ context.Context, o brokers.Order) (brokers.Credential, 
 	}{"fruit", o.Name(), password})
 	return brokers.Credential{
 		Type: fruitType, TokenType: brokers.NotApplicable, Value: v, Audience: o.Grant().Target(), Scopes: o.Grant().Scopes(),
-		Expires: o.Grant().Expires().Truncate(time.Second), Data: secret.New("data-" + password),
+		Expires: o.Grant().Expires().Truncate(time.Second), Data: secret.New("data-" + password), Stays: u.stays,
 	}, err
 }
 
@@ -78,6 +79,9 @@ func (u *orchard) Revoke(_ context.Context, h brokers.Handle) (brokers.Receipt, 
 	}
 	if !u.dies.IsZero() {
 		return brokers.Receipt{State: brokers.DiesAt, At: u.dies, Reason: "fruit cannot be picked twice"}, nil
+	}
+	if u.stays != "" {
+		return brokers.Receipt{State: brokers.Stays, Reason: u.stays}, nil
 	}
 	_, there := u.alive[h.Name]
 	delete(u.alive, h.Name)
@@ -255,6 +259,63 @@ func TestWhatCannotBeKilledIsSaidSo(t *testing.T) {
 	}
 }
 
+// What works until somebody changes it has no end that anybody could be told of: not its holder, not an operator.
+func TestWhatStaysIsSaidSoToHolderOperatorAndRecord(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	const why = "fruit keeps until somebody eats it"
+	d.orchard.set(func() { d.orchard.stays = why })
+	token, minted := d.pick(d.checkout())
+	_, ask := adminListener(t, "uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
+	listed := func() map[string]any {
+		a := ask("GET", "/admin/v1/leases?lease="+minted.decision())
+		leases, _ := object(t, a.body)["leases"].([]any)
+		if len(leases) != 1 {
+			t.Fatalf("listing it answers %d %s", a.status, a.body)
+		}
+		return leases[0].(map[string]any)
+	}
+	if l := listed(); l["state"] != "live" || l["stays"] != why {
+		t.Errorf("while it lives, it is listed as %v", l)
+	}
+	dry := object(t, ask("POST", "/admin/v1/revocations", `{"selector":["lease=`+minted.decision()+`"],"dry_run":true}`).body)
+	if would, _ := dry["receipts"].([]any); len(would) != 1 || would[0].(map[string]any)["reason"] != why {
+		t.Errorf("of what would die, an operator is told %v", dry)
+	}
+	a := d.revoke(token)
+	d.wantRefusal("a credential that stays", a, 400, "unsupported_token_type")
+	rec := d.recorder.of(a.decision())[0]
+	if rec.Revocation == nil || rec.Revocation.Receipts[0].State != "stays" || !rec.Revocation.Receipts[0].At.IsZero() || rec.Revocation.Receipts[0].Reason != why {
+		t.Errorf("recorded %+v, want one receipt that says that it stays, without a time", rec.Revocation)
+	}
+	if !strings.Contains(rec.Reason, "does not end: "+why) {
+		t.Errorf("it is refused because %q", rec.Reason)
+	}
+	if l := listed(); l["state"] != "dying" || l["dies"] != "stays: "+why {
+		t.Errorf("when it was revoked, it is listed as %v", l)
+	}
+	b := ask("POST", "/admin/v1/revocations", `{"selector":["lease=`+minted.decision()+`"]}`)
+	told := object(t, b.body)
+	receipt, _ := told["receipts"].([]any)[0].(map[string]any)
+	seen := 0
+	if _, at := receipt["at"]; b.status != 200 || told["counts"].(map[string]any)["stays"] != 1.0 || receipt["state"] != "stays" || receipt["reason"] != why || at {
+		t.Errorf("an operator is told %d %s", b.status, b.body)
+	}
+	for _, id := range []string{a.decision(), told["id"].(string)} { // whichever the lease dies of
+		later := object(t, ask("GET", "/admin/v1/revocations/"+id+"?position="+told["position"].(string)).body)
+		receipts, _ := later["receipts"].([]any)
+		for _, r := range receipts {
+			seen++
+			if r := r.(map[string]any); r["state"] != "stays" || r["reason"] != why || r["at"] != nil {
+				t.Errorf("an operator who asks later is told %v", r)
+			}
+		}
+	}
+	if seen != 1 {
+		t.Errorf("%d receipts say later what became of it, want one", seen)
+	}
+}
+
 func TestMintThatFailsLeavesNothingOutside(t *testing.T) {
 	t.Parallel()
 	d := deployOutside(t, lease.Limits{})
@@ -267,6 +328,8 @@ func TestMintThatFailsLeavesNothingOutside(t *testing.T) {
 		{brokers.ErrUncertain, 503, "temporarily_unavailable"},
 		{brokers.ErrMisconfigured, 500, "server_error"},
 		{brokers.ErrTooShort, 400, "invalid_request"},
+		{brokers.ErrScopes, 400, "invalid_scope"},
+		{brokers.ErrInput, 400, "invalid_request"},
 		{errors.New("anything else"), 500, "server_error"},
 	} {
 		d.orchard.set(func() { d.orchard.err = tc.err })

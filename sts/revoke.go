@@ -84,6 +84,14 @@ func (x *Exchanger) revoke(ctx context.Context, token secret.Value, e *entry) er
 	return x.kill(ctx, minted.ID(), minted.Expires(), e)
 }
 
+// end says when what cannot be killed ends.
+func end(r lease.Receipt) string {
+	if r.At.IsZero() {
+		return " and does not end"
+	}
+	return " and ends at " + r.At.UTC().Format(time.RFC3339)
+}
+
 // kill makes the lease dead, durably, with everything that descends from it, and then whatever of that lives outside.
 // It is nil only when all of it was seen dead, or will die by itself at a time that is on record.
 func (x *Exchanger) kill(ctx context.Context, id string, expires time.Time, e *entry) error {
@@ -136,7 +144,7 @@ func outcome(id string, receipts []lease.Receipt) error {
 	}
 	for _, r := range receipts {
 		if r.Lease == id && r.State != brokers.Dead.String() {
-			return fmt.Errorf("%w, at %s: %s", lease.ErrUnrevocable, r.At.UTC().Format(time.RFC3339), r.Reason)
+			return fmt.Errorf("%w%s: %s", lease.ErrUnrevocable, end(r), r.Reason)
 		}
 	}
 	return nil

@@ -141,7 +141,7 @@ func (b *Broker) Close() error {
 // account returns the service account that scopes mean. A token is for one: scopes of several cannot be had at once.
 func (b *Broker) account(scopes []string) (Scope, error) {
 	if len(scopes) == 0 {
-		return Scope{}, fmt.Errorf("%w: no scope was granted, and each means a service account", brokers.ErrInput)
+		return Scope{}, fmt.Errorf("%w: the grant names no scope, and each means a service account; name scopes in the rule", brokers.ErrMisconfigured)
 	}
 	var one Scope
 	for i, name := range scopes {
@@ -150,7 +150,7 @@ func (b *Broker) account(scopes []string) (Scope, error) {
 			return Scope{}, fmt.Errorf("%w: scope %s is not one of the target's", brokers.ErrMisconfigured, name)
 		}
 		if i > 0 && s != one {
-			return Scope{}, fmt.Errorf("%w: scopes %s mean several service accounts, and a token is for one; ask for one of them", brokers.ErrInput, strings.Join(scopes, ", "))
+			return Scope{}, fmt.Errorf("%w: scopes %s mean several service accounts, and a token is for one; ask for one of them", brokers.ErrScopes, strings.Join(scopes, ", "))
 		}
 		one = s
 	}

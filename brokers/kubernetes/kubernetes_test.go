@@ -497,8 +497,12 @@ func TestScopesOfSeveralAccountsCannotBeHadAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newContract(t)
 	b := newBroker(t, host(c), c.CAFile, setting{})
-	if _, err := b.Mint(t.Context(), order(t, "read", "write")); !errors.Is(err, brokers.ErrInput) {
-		t.Errorf("two accounts: %v, want ErrInput", err)
+	if _, err := b.Mint(t.Context(), order(t, "read", "write")); !errors.Is(err, brokers.ErrScopes) {
+		t.Errorf("two accounts: %v, want ErrScopes", err)
+	}
+	none := brokertest.NewOrder(t, time.Now().Truncate(time.Second), brokertest.Spec{Target: target, Lifetime: 15 * time.Minute})
+	if _, err := b.Mint(t.Context(), none); !errors.Is(err, brokers.ErrMisconfigured) {
+		t.Errorf("no account: %v, want ErrMisconfigured: no caller can help it", err)
 	}
 	if n := len(c.asked()); n > 0 {
 		t.Errorf("%d requests were made", n)

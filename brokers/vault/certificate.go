@@ -161,7 +161,7 @@ func (m *mint) certified(text string, chain []string, r request, id string) (*x5
 	case !r.key.Equal(cert.PublicKey):
 		return nil, errors.New("it is for another key")
 	case len(cert.URIs) != 1 || cert.URIs[0].String() != id:
-		return nil, errors.New("its URI is not the workload's id; allowed_uri_sans of the role must cover it")
+		return nil, errors.New("its URI is not the workload's id alone; on the role, allowed_uri_sans must cover it, and use_csr_sans be false")
 	case len(cert.DNSNames)+len(cert.EmailAddresses)+len(cert.IPAddresses) > 0:
 		return nil, errors.New("it has names that were not asked for; set use_csr_sans=false on the role")
 	case cert.Subject.CommonName != m.scope.PKI.CommonName:

@@ -23,7 +23,7 @@ import (
 )
 
 // contract is a server that answers as the published API of Vault says, for what the real one in test/vault cannot be made
-// to say: the pki engine, and answers that are wrong. It keeps tokens, leases and wrapping tokens, and no policies.
+// to say: answers that are wrong. It keeps tokens, leases and wrapping tokens, and no policies.
 type contract struct {
 	t      testing.TB
 	server *httptest.Server
@@ -238,7 +238,8 @@ func (c *contract) wrap(s seen, a map[string]any) map[string]any {
 	return map[string]any{"lease_id": "", "lease_duration": 0, "data": nil, "auth": nil, "wrap_info": info}
 }
 
-// certify signs as a pki role with the settings that the manual shows: names of the call, none of the request.
+// certify signs as a pki role does that is set as Trust prints it: names of the call, none of the request. That a real one
+// does, test/vault shows.
 func (c *contract) certify(s seen) (int, map[string]any) {
 	text, _ := s.body["csr"].(string)
 	block, _ := pem.Decode([]byte(text))

@@ -56,7 +56,9 @@ func (m *mint) run(ctx context.Context) (brokers.Credential, error) {
 	if err != nil {
 		return brokers.Credential{}, m.abandon(ctx, t, err)
 	}
-	c.Data = m.data.seal()
+	if c.Data = m.data.seal(); m.scope.Static {
+		c.Stays = m.data.why()
+	}
 	return c, nil
 }
 

@@ -63,7 +63,7 @@ func (n note) why() string {
 	case sortSecret:
 		return "the engine that made the secret does not take it back"
 	case sortStatic:
-		return "a static secret: it works until it is changed in Vault, also after this instant"
+		return "a stored secret: it works until somebody changes it in Vault, whatever becomes of this lease"
 	case sortCert:
 		return "certificate " + n.Serial + " is good until it ends, where nobody looks at a revocation list"
 	default:
@@ -127,11 +127,19 @@ func (b *Broker) settled(h brokers.Handle) (note, brokers.Result, bool) {
 	default:
 		return n, brokers.Result{}, false
 	}
-	return n, dies(h, n.why()), true
+	return n, n.survives(h), true
 }
 
 func dies(h brokers.Handle, why string) brokers.Result {
 	return brokers.Result{Receipt: brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: why}}
+}
+
+// survives is the receipt of what cannot be killed.
+func (n note) survives(h brokers.Handle) brokers.Result {
+	if n.Sort == sortStatic {
+		return brokers.Result{Receipt: brokers.Receipt{State: brokers.Stays, Reason: n.why()}}
+	}
+	return dies(h, n.why())
 }
 
 // kill revokes the login's token, and all that was made under it, and makes sure that it is gone.
@@ -162,7 +170,7 @@ func (b *Broker) kill(ctx context.Context, revoker token, h brokers.Handle, n no
 	switch {
 	case unclaimed: // nobody has seen what was in it
 	case n.why() != "":
-		return dies(h, n.why()).Receipt, nil
+		return n.survives(h).Receipt, nil
 	case n.Wrapping != "" && n.Sort == sortLease:
 		return brokers.Receipt{State: brokers.MayExist, At: h.Expires,
 			Reason: "Vault was told to take the secret back, and does so in the background; it was wrapped, so its lease is not known here"}, nil

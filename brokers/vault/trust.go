@@ -73,6 +73,12 @@ func (p *printer) write(comment, path string, body any) {
 	p.add(Command{comment, "write", path, string(b)})
 }
 
+// signatureParameters are what a request for a signature has. Others do not count what the role says: not_after goes beyond
+// its max_ttl.
+func signatureParameters() []string {
+	return []string{"common_name", "csr", "exclude_cn_from_sans", "format", "ttl", "uri_sans"}
+}
+
 // mount makes the mount trust our assertions.
 func (p *printer) mount(issuer string) {
 	p.add(Command{"Once for the mount: an error that the path is in use means that it is there.", "enable", p.s.mount(), ""})
@@ -118,7 +124,7 @@ func (p *printer) login(policies []string, kind string, life time.Duration) logi
 // role prints one role of the mount, the policy of its logins, and those that its scopes hand out.
 func (p *printer) role(name string) {
 	own := "sallyport-" + name
-	grants := map[string]string{} // path -> capability
+	grants := map[string]right{}
 	policies, kind, life := []string{own}, "service", p.t.MaxLifetime+loginSlack
 	for _, scope := range slices.Sorted(maps.Keys(p.scopes)) {
 		s := p.scopes[scope]
@@ -127,7 +133,7 @@ func (p *printer) role(name string) {
 		}
 		policies = append(policies, s.Policies...)
 		if s.child() {
-			grants[createPath] = "update"
+			grants[createPath] = right{"update", nil}
 		}
 		switch {
 		case s.Batch:
@@ -135,15 +141,15 @@ func (p *printer) role(name string) {
 			fallthrough
 		case s.Read != "" && !s.TakesBack:
 			if s.Read != "" {
-				grants[s.Read] = "read"
+				grants[s.Read] = right{"read", nil}
 			}
 		case s.PKI != nil:
-			grants[s.PKI.Path] = "update"
+			grants[s.PKI.Path] = right{"update", signatureParameters()}
 		}
 		p.scope(scope, s)
 	}
 	if kind == "service" {
-		grants["auth/token/revoke-self"] = "update"
+		grants["auth/token/revoke-self"] = right{"update", nil}
 	}
 	slices.Sort(policies)
 	comment := fmt.Sprintf("What a login for target %s may do by itself.", p.t.Name)
@@ -158,7 +164,7 @@ func (p *printer) role(name string) {
 func (p *printer) scope(name string, s Scope) {
 	switch {
 	case s.TakesBack && len(s.Policies) == 1:
-		p.add(Command{fmt.Sprintf("Scope %s: read what is handed out.", name), "policy", s.Policies[0], hcl(map[string]string{s.Read: "read"})})
+		p.add(Command{fmt.Sprintf("Scope %s: read what is handed out.", name), "policy", s.Policies[0], hcl(map[string]right{s.Read: {"read", nil}})})
 	case s.TakesBack:
 		p.add(Command{Comment: fmt.Sprintf("Scope %s: one of the policies %s must allow to read %s.", name, strings.Join(s.Policies, ", "), s.Read)})
 	case s.child():
@@ -175,7 +181,7 @@ func (p *printer) pki(scope string, k *PKI) {
 		uris[i] = "spiffe://" + d + "/*"
 	}
 	body := map[string]any{
-		"key_type": "any", "require_cn": false, "allow_any_name": false, "allow_localhost": false, "use_csr_common_name": false, "use_csr_sans": false,
+		"key_type": "any", "require_cn": false, "allow_any_name": false, "allow_localhost": false, "allow_ip_sans": false, "use_csr_common_name": false, "use_csr_sans": false,
 		"allowed_uri_sans": uris, "key_usage": []string{"DigitalSignature"}, "client_flag": true, "server_flag": false,
 		"max_ttl": seconds(pkiMaxTTL), "not_before_duration": seconds(pkiNotBefore), "no_store": true,
 	}
@@ -187,10 +193,10 @@ func (p *printer) pki(scope string, k *PKI) {
 
 // revoker prints the role that revokes: it can end tokens whose accessor it knows, and take back what scopes read.
 func (p *printer) revoker() {
-	grants := map[string]string{"auth/token/revoke-accessor": "update", "auth/token/lookup-accessor": "update"}
+	grants := map[string]right{"auth/token/revoke-accessor": {"update", nil}, "auth/token/lookup-accessor": {"update", nil}}
 	for _, s := range p.scopes {
 		if s.TakesBack {
-			grants["sys/leases/revoke/"+s.Read+"/*"] = "update"
+			grants["sys/leases/revoke/"+s.Read+"/*"] = right{"update", nil}
 		}
 	}
 	name := "sallyport-" + p.s.RevokeRole
@@ -200,11 +206,25 @@ func (p *printer) revoker() {
 	p.write("", "auth/"+p.s.mount()+"/role/"+p.s.RevokeRole, l)
 }
 
+// right is what a policy allows at a path.
+type right struct {
+	capability string
+	parameters []string // that a request may have, and no others; nil for any
+}
+
 // hcl writes a policy. Paths are plain: the check let no quote or glob through.
-func hcl(grants map[string]string) string {
+func hcl(grants map[string]right) string {
 	var b strings.Builder
 	for _, path := range slices.Sorted(maps.Keys(grants)) {
-		fmt.Fprintf(&b, "path %q {\n  capabilities = [%q]\n}\n", path, grants[path])
+		fmt.Fprintf(&b, "path %q {\n  capabilities = [%q]\n", path, grants[path].capability)
+		if grants[path].parameters != nil {
+			b.WriteString("  allowed_parameters = {\n")
+			for _, name := range grants[path].parameters {
+				fmt.Fprintf(&b, "    %q = []\n", name)
+			}
+			b.WriteString("  }\n")
+		}
+		b.WriteString("}\n")
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -534,8 +534,20 @@ func TestStaticSecretSaysThatItOutlivesTheGrant(t *testing.T) {
 	if v := cred.Value.Reveal(); !strings.Contains(v, `"static":true`) || strings.Contains(v, "expiration") {
 		t.Errorf("the secret is %s", v)
 	}
-	if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != brokers.DiesAt || !strings.Contains(r.Reason, "also after this instant") {
-		t.Errorf("the receipt is %+v (%v)", r, err)
+	const why = "until somebody changes it in Vault"
+	if !strings.Contains(cred.Stays, why) {
+		t.Errorf("operators are told %q of it", cred.Stays)
+	}
+	if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != brokers.Stays || !r.At.IsZero() || !strings.Contains(r.Reason, why) {
+		t.Errorf("the receipt is %+v (%v), want that it stays, and no time", r, err)
+	}
+	if n := c.living(); n != 1 { // the revoker's
+		t.Errorf("%d tokens live: the login outlives its revocation", n)
+	}
+	no, s := false, settings(c.server.URL)
+	s.RevokeRole, s.Revocable = "", &no
+	if r, err := newBroker(t, s, map[string]vault.Scope{"read": {Role: "orders", Read: "kv/data/x", Static: true}}).Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != brokers.Stays {
+		t.Errorf("where nothing is revoked, the receipt is %+v (%v)", r, err)
 	}
 	// The same path without the word.
 	b = newBroker(t, settings(c.server.URL), map[string]vault.Scope{"read": {Role: "orders", Read: "kv/data/x"}})
@@ -604,20 +616,29 @@ func TestWrappedSecretIsDeadOnlyWhenNobodySawIt(t *testing.T) {
 	c := newContract(t)
 	s := settings(c.server.URL)
 	s.WrapTTL = time.Minute
-	b := newBroker(t, s, map[string]vault.Scope{"read": {Role: "orders", Read: "database/creds/ro", TakesBack: true, Policies: []string{"ro"}}})
-	for _, seen := range []bool{false, true} {
-		o := order(t, 5*time.Minute, "read")
-		cred, err := b.Mint(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := brokers.Dead
-		if seen {
-			delete(c.wrapped, cred.Value.Reveal())
-			want = brokers.MayExist // its lease is not known, so nobody can ask whether the engine took it back
-		}
-		if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != want {
-			t.Errorf("seen %v: the receipt is %+v (%v), want %s", seen, r, err, want)
+	for name, tc := range map[string]struct {
+		scope vault.Scope
+		seen  brokers.State
+	}{
+		// Its lease is not known, so nobody can ask whether the engine took it back.
+		"taken back": {vault.Scope{Role: "orders", Read: "database/creds/ro", TakesBack: true, Policies: []string{"ro"}}, brokers.MayExist},
+		"static":     {vault.Scope{Role: "orders", Read: "kv/data/x", Static: true}, brokers.Stays},
+	} {
+		b := newBroker(t, s, map[string]vault.Scope{"read": tc.scope})
+		for _, seen := range []bool{false, true} {
+			o := order(t, 5*time.Minute, "read")
+			cred, err := b.Mint(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := brokers.Dead
+			if seen {
+				delete(c.wrapped, cred.Value.Reveal())
+				want = tc.seen
+			}
+			if r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, cred.Data)); err != nil || r.State != want {
+				t.Errorf("%s, seen %v: the receipt is %+v (%v), want %s", name, seen, r, err, want)
+			}
 		}
 	}
 }

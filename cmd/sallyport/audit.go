@@ -104,7 +104,10 @@ func ends(dir string, r audit.Record) ([][]string, error) {
 }
 
 func receiptText(r audit.Receipt) string {
-	text := r.State + " at " + moment(r.At)
+	text := r.State
+	if !r.At.IsZero() { // what stays has none
+		text += " at " + moment(r.At)
+	}
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}

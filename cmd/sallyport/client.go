@@ -117,7 +117,9 @@ func hint(code, description string) string {
 	switch code {
 	case "invalid_request":
 		return "\n  Is the token fresh, meant for this service (aud) and from a trusted issuer? Its operator can run: " + explain
-	case "invalid_target", "invalid_scope":
+	case "invalid_scope":
+		return "\n  The token is good; policy says no, or nothing has all of these scopes at once. An operator sees why with: " + explain
+	case "invalid_target":
 		return "\n  The token is good; policy says no. An operator sees why with: " + explain
 	case "invalid_token":
 		return "\n  The bearer must be a live token for the target introspection; get one with: sallyport exchange --audience introspection"

@@ -65,7 +65,7 @@ one.
 			}
 			rows := [][]string{{"LEASE", "TARGET", "SUBJECT", "NAME", "STATE", "EXPIRES", ""}}
 			for _, l := range out.Leases {
-				rows = append(rows, []string{l.ID, l.Target, l.Workload, l.Name, l.State, l.Expires.UTC().Format(time.RFC3339), cmp.Or(l.Dies, l.Fault, l.Why)})
+				rows = append(rows, []string{l.ID, l.Target, l.Workload, l.Name, l.State, l.Expires.UTC().Format(time.RFC3339), cmp.Or(l.Dies, l.Fault, l.Stays, l.Why)})
 			}
 			if err := table(c.OutOrStdout(), rows, nil); err != nil {
 				return err

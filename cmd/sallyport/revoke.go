@@ -246,7 +246,7 @@ func (s *server) revoke(ctx context.Context, in io.Reader, out io.Writer, file s
 }
 
 // states are those of receipts, and of leases in a dry run, in the order in which they are shown.
-var states = []string{"dead", "dies", "may_exist", lease.Pending, "live", "minting", "dying"}
+var states = []string{"dead", "dies", "may_exist", "stays", lease.Pending, "live", "minting", "dying"}
 
 func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 	var rows [][]string
@@ -312,7 +312,11 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 	rows = nil
 	for _, r := range done.Receipts {
 		if r.State != "dead" {
-			rows = append(rows, []string{r.Lease, r.Target, r.State, moment(r.At), cmp.Or(r.Reason, r.Workload)})
+			why := cmp.Or(r.Reason, r.Workload)
+			if dry && r.Reason != "" { // why it would go on
+				why = r.Workload + "  " + r.Reason
+			}
+			rows = append(rows, []string{r.Lease, r.Target, r.State, moment(r.At), why})
 		}
 	}
 	if len(rows) == 0 {

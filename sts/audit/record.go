@@ -150,7 +150,7 @@ type Revocation struct {
 type Receipt struct {
 	Lease  string    `json:"lease"`
 	Target string    `json:"target,omitempty"`
-	State  string    `json:"state"` // dead, dies, may_exist or pending
+	State  string    `json:"state"` // dead, dies, may_exist, stays or pending
 	At     time.Time `json:"at,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 }

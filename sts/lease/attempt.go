@@ -47,7 +47,7 @@ func (k *Keeper) attempt(ctx context.Context, target string, list []Lease) []bro
 		results = k.revokeEach(ctx, target, b, handles)
 	}
 	for i, r := range results {
-		if r.Err == nil && (r.Receipt.State < brokers.Dead || r.Receipt.State > brokers.MayExist) {
+		if r.Err == nil && (r.Receipt.State < brokers.Dead || r.Receipt.State > brokers.Stays) {
 			results[i].Err = errNoReceipt
 		}
 	}

@@ -20,7 +20,7 @@ const (
 	settleAfter = 15 * time.Second // after it was opened, an intent that came to nothing is believed to be nothing
 )
 
-// Ended is told once of each credential that ended, or that cannot be killed and when it dies.
+// Ended is told once of each credential that ended, or that cannot be killed and when it dies, if it does.
 type Ended func(l Lease, r brokers.Receipt)
 
 // Config is what a Keeper works with.
@@ -173,7 +173,7 @@ func (k *Keeper) complete(ctx context.Context, l Lease, c brokers.Credential) er
 		if sealed != nil {
 			l.Handle = sealed
 		}
-		l.Fingerprint = c.Fingerprint
+		l.Fingerprint, l.Stays = c.Fingerprint, c.Stays
 		if l.State == Dying {
 			l.Due, l.Dies = k.Now(), "" // what was seen of it so far was seen before it was made
 			return Write
@@ -217,7 +217,7 @@ func madeNothing(err error) bool {
 	if errors.Is(err, brokers.ErrUncertain) {
 		return false
 	}
-	for _, sure := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrInput, brokers.ErrZeroOrder} {
+	for _, sure := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrScopes, brokers.ErrInput, brokers.ErrZeroOrder} {
 		if errors.Is(err, sure) {
 			return true
 		}

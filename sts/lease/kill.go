@@ -22,7 +22,7 @@ const (
 type Receipt struct {
 	Lease  string
 	Target string
-	State  string // dead, dies, may_exist or pending
+	State  string // dead, dies, may_exist, stays or pending
 	At     time.Time
 	Reason string
 }
@@ -258,6 +258,10 @@ type fate struct {
 // settle decides what a lease is after an attempt to kill it as tried.
 func (k *Keeper) settle(l *Lease, tried Lease, r brokers.Result) fate {
 	now := k.Now()
+	until := r.Receipt.At
+	if r.Receipt.State == brokers.Stays { // it is listed for as long as it was granted, though it goes on
+		until = l.Expires
+	}
 	switch l.State {
 	case Dying:
 	case Minting:
@@ -267,7 +271,7 @@ func (k *Keeper) settle(l *Lease, tried Lease, r brokers.Result) fate {
 	}
 	switch {
 	case r.Err != nil && l.Dies != "" && now.After(l.Expires):
-		return fate{verdict: Remove} // it has ended by itself, whether or not anybody can be asked
+		return fate{verdict: Remove} // its time is over, whether or not anybody can be asked
 	case r.Err != nil:
 		l.Tries++
 		l.Fault = faultOf(r.Err)
@@ -277,10 +281,10 @@ func (k *Keeper) settle(l *Lease, tried Lease, r brokers.Result) fate {
 		// Its mint went on while it was tried: what was looked for may have come to be only then.
 		l.Due = now
 		return fate{verdict: Write, again: true}
-	case r.Receipt.State != brokers.Dead && r.Receipt.At.After(now):
+	case r.Receipt.State != brokers.Dead && until.After(now):
 		f := fate{verdict: Write, tell: l.Dies == ""}
 		l.Dies = r.Receipt.State.String() + ": " + r.Receipt.Reason
-		l.Due = r.Receipt.At
+		l.Due = until
 		return f
 	case k.unsettled(l):
 		l.Due = l.Opened.Add(settleAfter)

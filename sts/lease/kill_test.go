@@ -100,25 +100,32 @@ func TestWhatCannotBeKilledIsToldOnceAndForgottenAtItsTime(t *testing.T) {
 	for name, test := range map[string]struct {
 		state     brokers.State
 		downLater bool
-	}{"dies": {brokers.DiesAt, false}, "may exist": {brokers.MayExist, false}, "dies, and nobody can be asked at its time": {brokers.DiesAt, true}} {
+	}{
+		"dies": {brokers.DiesAt, false}, "may exist": {brokers.MayExist, false}, "stays": {brokers.Stays, false},
+		"dies, and nobody can be asked at its time": {brokers.DiesAt, true}, "stays, and nobody can be asked at the end of its grant": {brokers.Stays, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				o := w.order("a")
 				c := w.mustMint(o)
+				at := c.Expires
+				if test.state == brokers.Stays {
+					at = time.Time{}
+				}
 				w.up().onRevoke = func(context.Context, brokers.Handle) (brokers.Receipt, error) {
-					return brokers.Receipt{State: test.state, At: c.Expires, Reason: "no way"}, nil
+					return brokers.Receipt{State: test.state, At: at, Reason: "no way"}, nil
 				}
 				r, err := w.keeper.Kill(t.Context(), "a", "incident")
-				if err != nil || len(r) != 1 || r[0].State != test.state.String() || !r[0].At.Equal(c.Expires) || r[0].Reason != "no way" {
+				if err != nil || len(r) != 1 || r[0].State != test.state.String() || !r[0].At.Equal(at) || r[0].Reason != "no way" {
 					t.Errorf("the receipt is %+v (%v)", r, err)
 				}
 				if test.downLater {
 					w.up().down()
 				}
 				w.run(time.Until(c.Expires) - time.Second)
-				if l, ok := w.lease("a"); !ok || l.Dies == "" || w.up().tries(o.Name()) != 1 {
+				if l, ok := w.lease("a"); !ok || l.Dies != test.state.String()+": no way" || w.up().tries(o.Name()) != 1 {
 					t.Errorf("before its time the ledger has %+v (%v) after %d attempts", l, ok, w.up().tries(o.Name()))
 				}
 				w.run(time.Minute)
@@ -131,6 +138,35 @@ func TestWhatCannotBeKilledIsToldOnceAndForgottenAtItsTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What goes on working after its grant is listed as that while it lives, and its end is on record as none.
+func TestWhatStaysIsSaidSoBeforeAndAfterItsGrant(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.up().onMint = func(_ context.Context, o brokers.Order, make func()) (brokers.Credential, error) {
+			make()
+			c := credential(o)
+			c.Stays = "until somebody changes it"
+			return c, nil
+		}
+		w.up().onRevoke = func(context.Context, brokers.Handle) (brokers.Receipt, error) {
+			return brokers.Receipt{State: brokers.Stays, Reason: "until somebody changes it"}, nil
+		}
+		o := w.order("a")
+		w.mustMint(o)
+		if l, ok := w.lease("a"); !ok || l.State != lease.Live || l.Stays != "until somebody changes it" || !l.Expires.Equal(o.Grant().Expires()) {
+			t.Errorf("while it lives the ledger has %+v (%v)", l, ok)
+		}
+		w.run(time.Until(o.Grant().Expires()) + time.Minute)
+		if l, ok := w.lease("a"); ok {
+			t.Errorf("after its grant the ledger has %+v", l)
+		}
+		if e := w.endings(); len(e) != 1 || e[0].receipt.State != brokers.Stays || !e[0].receipt.At.IsZero() || e[0].receipt.Reason != "until somebody changes it" {
+			t.Errorf("told: %+v, want once that it stays", e)
+		}
+	})
 }
 
 // A broker that returns neither a receipt nor an error has not seen anything dead.

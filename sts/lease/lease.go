@@ -39,7 +39,8 @@ type Lease struct {
 	Condemned   time.Time `json:"condemned,omitzero"`    // when it came to be dying
 	Tries       int       `json:"tries,omitempty"`       // attempts to kill it that failed
 	Fault       string    `json:"fault,omitempty"`       // of the last attempt, for operators
-	Dies        string    `json:"dies,omitempty"`        // why it cannot be killed, and dies at Due
+	Dies        string    `json:"dies,omitempty"`        // why it cannot be killed, and dies at Due or stays
+	Stays       string    `json:"stays,omitempty"`       // why the credential works after Expires, see [brokers.Credential]
 }
 
 // Why a lease dies, when no decision says why.
@@ -71,8 +72,8 @@ var (
 	ErrDying = errors.New("the lease was revoked while its credential was made")
 	// ErrPending means that credentials which were to be killed have not been seen dead yet. The attempts go on.
 	ErrPending = errors.New("credentials that were to be killed have not been seen dead yet")
-	// ErrUnrevocable means that the credential cannot be killed; it ends by itself.
-	ErrUnrevocable = errors.New("the credential cannot be killed and ends by itself")
+	// ErrUnrevocable means that the credential cannot be killed: it ends by itself, or works until it is changed upstream.
+	ErrUnrevocable = errors.New("the credential cannot be killed")
 	// ErrBusy means that as many mints for the target run as it is allowed to have. Nothing was minted.
 	ErrBusy = errors.New("too many mints for the target run already")
 	// ErrPaused means that the target's upstream failed several times in a row, and is left alone for a moment. Nothing

@@ -68,7 +68,7 @@ func TestALeaseIsKeptNoLongerThanWasGranted(t *testing.T) {
 
 func TestAFailedMintThatMadeNothingLeavesNoIntent(t *testing.T) {
 	t.Parallel()
-	for _, fault := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrInput} {
+	for _, fault := range []error{brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrScopes, brokers.ErrInput} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.up().onMint = func(context.Context, brokers.Order, func()) (brokers.Credential, error) {

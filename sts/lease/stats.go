@@ -23,7 +23,8 @@ type Standing struct {
 	State  State
 }
 
-// Killed is a target and what came of an attempt to kill a lease: dead, gone (it was dead already), dies, may_exist or failed.
+// Killed is a target and what came of an attempt to kill a lease: dead, gone (it was dead already), dies,
+// may_exist, stays or failed.
 type Killed struct{ Target, Outcome string }
 
 // Stats returns what was counted.

@@ -101,8 +101,9 @@ type Node struct {
 	ended chan struct{}
 }
 
-// Start runs the binary until its listeners are open. server is the rest of sallyport.yaml, without listen and tls. A
-// port that another process takes in between ends the node, and others are tried. A node that has addresses keeps them.
+// Start runs the binary until its listeners are open. server is the rest of sallyport.yaml, without listen and tls;
+// WORKLOAD in it stands for the address that workloads use, for an issuer that clients find. A port that another process
+// takes in between ends the node, and others are tried. A node that has addresses keeps them.
 func (n *Node) Start(bin, server string) error {
 	var last error
 	for range 10 {
@@ -112,7 +113,7 @@ func (n *Node) Start(bin, server string) error {
 			}
 		}
 		n.Admin = filepath.Join(n.Dir, "admin.sock")
-		text := fmt.Sprintf("listen: {workload: %q, ops: %q, admin: %q}\ntls: off\n%s", n.Workload, n.Ops, "unix:"+n.Admin, server)
+		text := fmt.Sprintf("listen: {workload: %q, ops: %q, admin: %q}\ntls: off\n%s", n.Workload, n.Ops, "unix:"+n.Admin, strings.ReplaceAll(server, "WORKLOAD", n.Workload))
 		if last = Write(filepath.Join(n.Dir, "sallyport.yaml"), text); last != nil {
 			return last
 		}

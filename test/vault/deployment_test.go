@@ -35,7 +35,7 @@ func deploy(tb testing.TB, target, signing string) *deployment {
 		tb: tb, bin: sallyport(tb), dir: tb.TempDir(), url: "http://" + workload, ops: "http://" + ops,
 		platform: federationtest.NewNamed(tb, "https://cluster.prod.example", jose.ES256),
 	}
-	d.write("sallyport.yaml", "issuer: "+d.url+"\nlisten: {workload: '"+workload+"', ops: '"+ops+"'}\ntls: off\ndata_dir: data\nsigning:\n  seal_with: {file: kek}\n"+signing+"audit: {dir: data/audit, durability: process, reserve: 1MiB}\n")
+	d.write("sallyport.yaml", "issuer: "+d.url+"\nlisten: {workload: '"+workload+"', ops: '"+ops+"', admin: '"+d.admin()+"'}\ntls: off\ndata_dir: data\nsigning:\n  seal_with: {file: kek}\n"+signing+"audit: {dir: data/audit, durability: process, reserve: 1MiB}\n")
 	d.write("kek", base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	d.write("keys.json", string(d.platform.JWKS()))
 	d.write("trust/prod.yaml", "trust_domain: prod.example\nissuers:\n  - name: cluster\n    type: oidc\n    issuer: https://cluster.prod.example\n    audiences: ['"+d.url+"']\n    algorithms: [ES256]\n    keys: {jwks_file: keys.json}\n"+
@@ -44,6 +44,9 @@ func deploy(tb testing.TB, target, signing string) *deployment {
 	d.write("targets/t.yaml", target)
 	return d
 }
+
+// admin is the socket of operators.
+func (d *deployment) admin() string { return "unix:" + filepath.Join(d.dir, "a") }
 
 // write puts a file into the configuration directory and returns its path.
 func (d *deployment) write(name, text string) string {

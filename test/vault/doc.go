@@ -1,5 +1,6 @@
 // Package vault runs a real Vault and a real PostgreSQL for tests, and drives the product's broker against them: what the
-// commands of "sallyport trust vault" set up, what an exchange makes, and what is left of it after a revocation.
+// commands of "sallyport trust vault" set up, what an exchange makes, and what is left of it after a revocation. Certificates
+// that its pki engine signs are shown to servers.
 //
 // The server is Vault v1.14.1, built once from its Go module (server, a module of its own) into the user's cache
 // directory: the released binary is no module. Its sdk module lacks two functions that its transit and pki engines name, and

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,57 @@ max_lifetime: 15m
 scopes: {read: {role: shop, policies: [orders-read]}}
 vault: {address: ADDRESS, mount: jwt-served, audience: 'https://vault.example', revoke_role: shop-revoker}
 `
+
+const storedFile = `
+target: orders
+broker: vault
+max_lifetime: 15m
+scopes: {read: {role: motd, read: kv/data/orders/motd, static: true}}
+vault: {address: ADDRESS, audience: 'https://vault.example', revoke_role: motd-revoker}
+`
+
+// A stored secret goes on working whatever becomes of its lease, and that is what everybody is told: operators before and
+// after they revoke it, the holder who wants to give it back, the record.
+func TestStoredSecretStaysAndIsNeverSaidToEnd(t *testing.T) {
+	w := newWorld(t)
+	d := deploy(t, strings.ReplaceAll(storedFile, "ADDRESS", w.vault.Address), "")
+	d.serve()
+	w.vault.interpret(t, d.run("trust", "vault", "orders", d.dir))
+	const why = "works until somebody changes it in Vault"
+	says := func(what, out string, parts ...string) {
+		t.Helper()
+		for _, part := range parts {
+			if !strings.Contains(out, part) {
+				t.Errorf("%s says %q, want %q in it", what, out, part)
+			}
+		}
+	}
+
+	held := d.write("held", d.run("exchange", "--server", d.url, "--audience", "orders", "--subject-token-file", d.workload()))
+	raw, err := os.ReadFile(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	says("the credential", string(raw), `"text":"hello"`, `"static":true`)
+	list := func() string { return d.run("leases", "--admin", d.admin()) }
+	says("sallyport leases", list(), "live", why)
+	row := strings.Split(list(), "\n")[1]
+	id, _, _ := strings.Cut(row, " ")
+	says("sallyport revoke --dry-run", d.run("revoke", "--admin", d.admin(), "--dry-run", "lease="+id), "live", why)
+	out := d.run("revoke", "--admin", d.admin(), "lease="+id)
+	says("sallyport revoke lease=", out, "1 stays", "stays  -", why)
+	says("sallyport leases, when it was revoked", list(), "dying", "stays: ", why)
+	if out, err := d.try("revoke", "--server", d.url, "token-file="+held); err == nil || !strings.Contains(out, "unsupported_token_type") {
+		t.Errorf("giving it back says %q (%v)", out, err)
+	}
+	says("sallyport explain", d.run("explain", id, "--config", d.dir), "stays: ", why)
+	if s, err := w.vault.Root.Logical().Read("kv/data/orders/motd"); err != nil || s == nil {
+		t.Errorf("the stored secret is %v (%v)", s, err)
+	}
+	if n := w.logins(t); n != 0 {
+		t.Errorf("%d logins live: revoking ended none", n)
+	}
+}
 
 // The whole way, by the binary: a workload's token in, a Vault token out, used, revoked by its holder, dead.
 func TestExchangeRunsFromAWorkloadsTokenToADeadVaultToken(t *testing.T) {

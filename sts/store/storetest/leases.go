@@ -70,7 +70,7 @@ func leasesAreFound(t *testing.T, s lease.Store) {
 	ctx := t.Context()
 	full := newLease("b", func(l *lease.Lease) {
 		l.State, l.Fingerprint, l.Handle, l.Ancestors = lease.Live, "print-b", []byte{0, 1, 255}, []string{"root", "mid"}
-		l.Why, l.Tries, l.Fault, l.Dies = "why", 3, "fault", "dies"
+		l.Why, l.Tries, l.Fault, l.Dies, l.Stays = "why", 3, "fault", "dies", "stays"
 	})
 	mustOpen(t, s, newLease("a", func(l *lease.Lease) { l.Ancestors = []string{"root"} }), full, newLease("c", nil))
 	got, err := s.Find(ctx, "print-b")
