@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/federation"
@@ -59,38 +58,6 @@ func (r *Rule) distance(f Facts) int {
 		n++
 	}
 	return n
-}
-
-// lacks counts the attributes that who does not have as asked for.
-func (w *Workloads) lacks(who federation.Workload) int {
-	n := 0
-	for name, m := range w.Where {
-		if v, ok := who.Attribute(name); !ok || !m.match(v) {
-			n++
-		}
-	}
-	return n
-}
-
-// ignores reports whether r is not about requests of this actor at all, whatever its attributes are.
-func (r *Rule) ignores(actor federation.Workload) bool {
-	if r.Actors == nil || actor.IsZero() {
-		return (r.Actors == nil) != actor.IsZero()
-	}
-	return actor.TrustDomain() != r.Actors.TrustDomain || actor.Issuer() != r.Actors.Issuer || !r.proven(actor)
-}
-
-// proven reports whether the actor is known in the way that r asks for: by a platform's token, by one of ours for one
-// of the targets that r lists, or by what the subject token says, where nobody presented an actor token.
-func (r *Rule) proven(actor federation.Workload) bool {
-	switch l := actor.Token().Lineage(); {
-	case actor.Token().Expires().IsZero():
-		return len(r.Actors.Where) == 0 && len(r.ActorsFrom) == 0
-	case l.IsZero():
-		return len(r.Actors.Where) > 0
-	default:
-		return slices.Contains(r.ActorsFrom, l.Target)
-	}
 }
 
 // actors words who may act.
