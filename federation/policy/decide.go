@@ -12,7 +12,7 @@ import (
 // only its arguments: no clock, no network, no log. Reasons name the rules that matched, in file order.
 //
 // It looks at the rules that can match these facts by their index, never at all rules; only a refusal looks
-// for the rule that came nearest, among at most maxNear.
+// for the rule that came nearest, at maxNear of them and no more.
 func (p *Policy) Decide(f Facts) Decision {
 	if f.Workload.IsZero() {
 		return deny(RefusedTarget, "no verified workload")
@@ -24,27 +24,35 @@ func (p *Policy) Decide(f Facts) Decision {
 	if l := f.Workload.Token().Lineage(); !l.IsZero() && l.Depth >= MaxDepth {
 		return deny(RefusedTarget, fmt.Sprintf("the subject token ends a chain of %d tokens, the most there may be", MaxDepth))
 	}
-	s := p.search(f, target)
+	var e effort
+	s := p.search(f, target, &e)
 	scopes := f.Want.Scopes
 	if s.covers >= 0 {
 		scopes = granted(&p.rules[s.covers], f)
 	}
 	// Deny rules come last because they see the scopes that would be granted: a caller who asks for none gets
 	// those of the covering rule.
-	d, denied := p.denies(f, target, scopes)
+	d, denied := p.denies(f, target, scopes, &e)
 	switch {
 	case denied:
 	case s.covers >= 0:
 		d = p.grant(&p.rules[s.covers], target, f, scopes)
 	case s.reachable:
 		d = deny(RefusedScope, fmt.Sprintf("no rule covers scope %s at target %s", printable(strings.Join(f.Want.Scopes, " ")), target.Name))
-		d.near = p.nearest(s, f, target)
+		d.near = p.nearest(s, f, target, &e)
 	default:
 		d = deny(RefusedTarget, fmt.Sprintf("no rule lets %s reach target %s", whoever(f), target.Name))
-		d.near = p.nearest(s, f, target)
+		d.near = p.nearest(s, f, target, &e)
 	}
-	d.looked += s.looked
+	d.effort = e
 	return d
+}
+
+// effort counts what a decision takes.
+type effort struct {
+	probes int // of the index
+	held   int // rules that were held against the facts
+	near   int // rules that were looked at for the one that came nearest
 }
 
 // whoever names who asks.
@@ -59,17 +67,16 @@ func whoever(f Facts) string {
 type search struct {
 	covers     int   // the first rule that covers everything asked; -1 for none
 	reachable  bool  // some rule lets the caller reach the target, but not with that scope
-	candidates []int // rules that were looked at
-	looked     int
+	candidates []int // rules that can match, by the index
 }
 
 // search finds the first allow rule that covers f.
-func (p *Policy) search(f Facts, t *Target) search {
+func (p *Policy) search(f Facts, t *Target, e *effort) search {
 	var space [32]int
 	s := search{covers: -1}
-	s.candidates = p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}].find(space[:0], f.Workload, false)
+	s.candidates = p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}].find(space[:0], f.Workload, false, e)
 	for _, i := range s.candidates {
-		s.looked++
+		e.held++
 		r := &p.rules[i]
 		if !r.fits(f) || !p.ask(i, f, f.Workload, t, granted(r, f)).yes {
 			continue
@@ -103,7 +110,7 @@ func (p *Policy) ask(i int, f Facts, who federation.Workload, t *Target, scopes 
 
 // denies finds the first deny rule that matches the subject or who acts for it. Only the current actor counts:
 // those before it are history (RFC 8693 section 4.1).
-func (p *Policy) denies(f Facts, t *Target, scopes []string) (d Decision, denied bool) {
+func (p *Policy) denies(f Facts, t *Target, scopes []string, e *effort) (d Decision, denied bool) {
 	first, who := -1, federation.Workload{}
 	var space [32]int
 	for _, w := range []federation.Workload{f.Workload, f.Actor} {
@@ -115,11 +122,11 @@ func (p *Policy) denies(f Facts, t *Target, scopes []string) (d Decision, denied
 			{w.TrustDomain(), w.Issuer(), t.Name}, {w.TrustDomain(), w.Issuer(), ""},
 			{w.TrustDomain(), "", t.Name}, {w.TrustDomain(), "", ""},
 		} {
-			found = p.deny[k].find(found, w, true)
+			found = p.deny[k].find(found, w, true, e)
 		}
 		slices.Sort(found)
 		for _, i := range found {
-			d.looked++
+			e.held++
 			if first >= 0 && i >= first {
 				break
 			}

@@ -41,7 +41,7 @@ type Decision struct {
 	grant   Grant
 	reasons []string
 	near    *Near
-	looked  int // rules that were held against the facts
+	effort  effort
 }
 
 // Near is the allow rule that came closest to covering a denied request.

@@ -1,7 +1,7 @@
 package policy
 
 // Looked returns how many rules a decision was held against, the look for the nearest rule aside.
-func (d Decision) Looked() int { return d.looked }
+func (d Decision) Looked() int { return d.effort.held }
 
-// MaxNear is how many rules the look for the nearest rule may see, besides those of the index.
-const MaxNear = maxNear
+// Steps returns how much a decision did: probes of the index, and rules that were looked at for whatever reason.
+func (d Decision) Steps() int { return d.effort.probes + d.effort.held + d.effort.near }

@@ -15,6 +15,7 @@ import (
 type bucket struct {
 	rules   []int    // every rule, ascending
 	shelves []*shelf // in the order of their first rule
+	parts   []*shelf // the rules again, under a part of what they are filed under; see nearest
 	always  []int    // rules that nothing can be filed under
 }
 
@@ -24,6 +25,10 @@ type shelf struct {
 	how   matchKind        // of a single attribute; exact when by has several
 	rules []int            // every rule of the shelf, ascending
 	under map[string][]int // by encoded values, ascending
+
+	// longest is the longest prefix, in bytes. A value is cut no longer: each cut is hashed, and whoever chooses
+	// the value may fill a token with slashes.
+	longest int
 }
 
 // matchKind is how a filed value is compared.
@@ -59,6 +64,7 @@ func (p *Policy) index() {
 	}
 	for _, b := range p.allow {
 		b.file(p.rules, true)
+		b.fileParts(p.rules)
 	}
 	for _, b := range p.deny {
 		b.file(p.rules, false)
@@ -96,6 +102,7 @@ func (b *bucket) file(rules []Rule, several bool) {
 		s.rules = append(s.rules, i)
 		for _, k := range s.keys(rules[i].Workloads.Where) {
 			s.under[k] = append(s.under[k], i)
+			s.longest = max(s.longest, len(k))
 		}
 	}
 }
@@ -181,7 +188,7 @@ func encode(b []byte, v federation.Value) []byte {
 }
 
 // find appends the rules that can match w, ascending and each once. absentMatches is the reading of deny rules.
-func (b *bucket) find(out []int, w federation.Workload, absentMatches bool) []int {
+func (b *bucket) find(out []int, w federation.Workload, absentMatches bool, e *effort) []int {
 	if b == nil {
 		return out
 	}
@@ -193,27 +200,8 @@ func (b *bucket) find(out []int, w federation.Workload, absentMatches bool) []in
 		}
 	}
 	add(b.always)
-	var space [256]byte
-shelves:
 	for _, s := range b.shelves {
-		if s.how != exact {
-			s.scan(w, absentMatches, add)
-			continue
-		}
-		k := space[:0]
-		for _, name := range s.by {
-			v, ok := w.Attribute(name)
-			switch {
-			case ok:
-				k = encode(k, v)
-			case absentMatches: // deny rules are filed under one attribute
-				add(s.rules)
-				continue shelves
-			default:
-				continue shelves
-			}
-		}
-		add(s.under[string(k)])
+		s.look(w, absentMatches, e, add)
 	}
 	if sources > 1 {
 		slices.Sort(out[start:])
@@ -222,8 +210,32 @@ shelves:
 	return out
 }
 
+// look hands add what the shelf holds for w.
+func (s *shelf) look(w federation.Workload, absentMatches bool, e *effort, add func([]int)) {
+	if s.how != exact {
+		s.scan(w, absentMatches, e, add)
+		return
+	}
+	var space [256]byte
+	k := space[:0]
+	for _, name := range s.by {
+		v, ok := w.Attribute(name)
+		switch {
+		case ok:
+			k = encode(k, v)
+		case absentMatches: // deny rules are filed under one attribute
+			add(s.rules)
+			return
+		default:
+			return
+		}
+	}
+	e.probes++
+	add(s.under[string(k)])
+}
+
 // scan looks up a shelf of prefixes or of elements: every path above the value, or every element of it.
-func (s *shelf) scan(w federation.Workload, absentMatches bool, add func([]int)) {
+func (s *shelf) scan(w federation.Workload, absentMatches bool, e *effort, add func([]int)) {
 	v, ok := w.Attribute(s.by[0])
 	if !ok {
 		if absentMatches {
@@ -231,26 +243,27 @@ func (s *shelf) scan(w federation.Workload, absentMatches bool, add func([]int))
 		}
 		return
 	}
+	probe := func(k string) {
+		e.probes++
+		add(s.under[k])
+	}
 	switch x := v.Any().(type) {
 	case string:
 		if s.how != prefix {
 			return
 		}
-		add(s.under[x])
-		for i := len(x) - 1; i >= 0; i-- {
-			if x[i] != '/' {
-				continue
-			}
-			if i == 0 {
-				add(s.under["/"])
-			} else {
-				add(s.under[x[:i]])
+		if len(x) <= s.longest {
+			probe(x)
+		}
+		for i := min(len(x)-1, s.longest); i >= 0; i-- {
+			if x[i] == '/' {
+				probe(x[:max(i, 1)])
 			}
 		}
 	case []string:
 		if s.how == element {
-			for _, e := range x {
-				add(s.under[e])
+			for _, text := range x {
+				probe(text)
 			}
 		}
 	}

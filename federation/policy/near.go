@@ -1,24 +1,41 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/federation"
 )
 
-// maxNear bounds the look for the nearest rule: every refused caller pays for it, and whoever is refused may try
-// often. The first of the bucket are looked at, and the first that the index found: what those are filed under fits.
-const maxNear = 256 // rules
+// Bounds of the look for the nearest rule. Every refused caller pays for it, and whoever is refused may try often: it
+// must not cost much more among many rules than among few.
+const (
+	maxNear  = 16 // rules that are looked at
+	maxParts = 32 // shelves of parts in one bucket
+	maxAlike = 4  // rules that are filed under one part
+	maxSpelt = 8  // values of one part that one rule is filed under: lists multiply
+)
 
-// nearest returns the rule with the fewest things that did not fit, the first of equals; nil for none.
-func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
+// nearest returns the rule with the fewest things that did not fit, the first of equals, of those that are likely to be
+// near: what the index found, for there all fits that a rule is filed under; what fits but for one thing; what fits
+// in one; and the first rules of the bucket. It returns nil for none.
+func (p *Policy) nearest(s search, f Facts, t *Target, e *effort) *Near {
 	b := p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}]
 	if b == nil {
 		return nil
 	}
 	best, least := -1, 0
+	var seen [maxNear]int
 	consider := func(rules []int) {
-		for _, i := range rules[:min(len(rules), maxNear)] {
+		for _, i := range rules {
+			if e.near == maxNear {
+				return
+			}
+			if slices.Contains(seen[:e.near], i) {
+				continue
+			}
+			seen[e.near] = i
+			e.near++
 			n := p.rules[i].distance(f)
 			if best < 0 || n < least || n == least && i < best {
 				best, least = i, n
@@ -26,6 +43,12 @@ func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
 		}
 	}
 	consider(s.candidates)
+	for _, part := range b.parts {
+		if e.near == maxNear {
+			break
+		}
+		part.look(f.Workload, false, e, consider)
+	}
 	consider(b.rules)
 	if best < 0 {
 		return nil
@@ -37,6 +60,62 @@ func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
 	}
 	near.Rule = r.Name
 	return &near
+}
+
+// fileParts files the rules that are filed under several attributes once more: under all but one of them, and under
+// each alone.
+func (b *bucket) fileParts(rules []Rule) {
+	parts := map[string]*shelf{}
+	for _, whole := range b.shelves {
+		for _, by := range divisions(whole.by) {
+			name := strings.Join(by, " ")
+			s := parts[name]
+			if s == nil {
+				if len(b.parts) == maxParts {
+					continue
+				}
+				s = &shelf{by: by, under: map[string][]int{}}
+				parts[name] = s
+				b.parts = append(b.parts, s)
+			}
+			for _, i := range whole.rules {
+				s.alike(i, rules[i].Workloads.Where)
+			}
+		}
+	}
+	slices.SortStableFunc(b.parts, func(a, b *shelf) int { return len(b.by) - len(a.by) })
+}
+
+// divisions returns names without each of them in turn, then each of them; nil for a single name, which the index has.
+func divisions(names []string) [][]string {
+	var out [][]string
+	if len(names) > 2 {
+		for i := range names {
+			out = append(out, slices.Delete(slices.Clone(names), i, i+1))
+		}
+	}
+	if len(names) > 1 {
+		for i := range names {
+			out = append(out, names[i:i+1])
+		}
+	}
+	return out
+}
+
+// alike files rule i on a shelf of parts, unless enough are there.
+func (s *shelf) alike(i int, where map[string]Matcher) {
+	spelt := 1
+	for _, name := range s.by {
+		spelt *= len(where[name].OneOf)
+	}
+	if spelt > maxSpelt {
+		return
+	}
+	for _, k := range s.keys(where) {
+		if len(s.under[k]) < maxAlike {
+			s.under[k] = append(s.under[k], i)
+		}
+	}
 }
 
 // distance counts what keeps r from covering f, its condition aside.
