@@ -75,10 +75,13 @@ func New(cfg Config) (*Policy, []Problem) {
 	if len(c.problems) == 0 {
 		c.onward()
 	}
+	if len(c.problems) == 0 {
+		p.index()
+		c.crowds()
+	}
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
-	p.index()
 	return p, nil
 }
 

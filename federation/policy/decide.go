@@ -35,6 +35,9 @@ func (p *Policy) Decide(f Facts) Decision {
 	d, denied := p.denies(f, target, scopes, &e)
 	switch {
 	case denied:
+	case e.exhausted():
+		d = deny(RefusedTarget, p.givenUp(f, target, e))
+		d.near = p.nearest(s, f, target, &e)
 	case s.covers >= 0:
 		d = p.grant(&p.rules[s.covers], target, f, scopes)
 	case s.reachable:
@@ -46,13 +49,6 @@ func (p *Policy) Decide(f Facts) Decision {
 	}
 	d.effort = e
 	return d
-}
-
-// effort counts what a decision takes.
-type effort struct {
-	probes int // of the index
-	held   int // rules that were held against the facts
-	near   int // rules that were looked at for the one that came nearest
 }
 
 // whoever names who asks.
@@ -74,14 +70,17 @@ type search struct {
 func (p *Policy) search(f Facts, t *Target, e *effort) search {
 	var space [32]int
 	s := search{covers: -1}
-	s.candidates = p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}].find(space[:0], f.Workload, false, e)
+	s.candidates = p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}].find(space[:0], &f, false, e)
 	for _, i := range s.candidates {
-		e.held++
+		if !e.hold(i) {
+			break
+		}
 		r := &p.rules[i]
-		if !r.fits(f) || !p.ask(i, f, f.Workload, t, granted(r, f)).yes {
+		narrow := len(missing(f.Want.Scopes, r.Scopes)) > 0
+		if narrow && s.reachable || !r.fits(f) || !p.ask(i, f, f.Workload, t, granted(r, f), e).yes {
 			continue
 		}
-		if len(missing(f.Want.Scopes, r.Scopes)) > 0 {
+		if narrow {
 			s.reachable = true
 			continue
 		}
@@ -100,12 +99,14 @@ func granted(r *Rule, f Facts) []string {
 }
 
 // ask asks the condition of rule i, if it has one, about who.
-func (p *Policy) ask(i int, f Facts, who federation.Workload, t *Target, scopes []string) answer {
+func (p *Policy) ask(i int, f Facts, who federation.Workload, t *Target, scopes []string, e *effort) answer {
 	c := p.conditions[i]
 	if c == nil {
 		return answer{known: true, yes: true}
 	}
-	return c.ask(newView(f, who, t, scopes))
+	a := c.ask(newView(f, who, t, scopes))
+	e.cost += a.cost
+	return a
 }
 
 // denies finds the first deny rule that matches the subject or who acts for it. Only the current actor counts:
@@ -122,18 +123,17 @@ func (p *Policy) denies(f Facts, t *Target, scopes []string, e *effort) (d Decis
 			{w.TrustDomain(), w.Issuer(), t.Name}, {w.TrustDomain(), w.Issuer(), ""},
 			{w.TrustDomain(), "", t.Name}, {w.TrustDomain(), "", ""},
 		} {
-			found = p.deny[k].find(found, w, true, e)
+			found = p.deny[k].find(found, &Facts{Workload: w}, true, e)
 		}
 		slices.Sort(found)
 		for _, i := range found {
-			e.held++
-			if first >= 0 && i >= first {
+			if first >= 0 && i >= first || !e.hold(i) {
 				break
 			}
 			if !p.rules[i].denies(w) {
 				continue
 			}
-			if a := p.ask(i, f, w, t, scopes); a.yes || !a.known {
+			if a := p.ask(i, f, w, t, scopes, e); a.yes || !a.known {
 				first, who = i, w
 				d.refusal = RefusedTarget
 				d.reasons = []string{p.denial(&p.rules[i], f, who, a)}

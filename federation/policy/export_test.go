@@ -5,3 +5,13 @@ func (d Decision) Looked() int { return d.effort.held }
 
 // Steps returns how much a decision did: probes of the index, and rules that were looked at for whatever reason.
 func (d Decision) Steps() int { return d.effort.probes + d.effort.held + d.effort.near }
+
+// Cost returns what a decision cost, in CEL's units.
+func (d Decision) Cost() uint64 { return d.effort.cost }
+
+// What bounds a decision.
+const (
+	MaxEffort        = maxEffort
+	MaxConditionCost = maxConditionCost
+	MaxCrowd         = maxCrowd
+)

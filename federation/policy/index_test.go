@@ -144,6 +144,29 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkDecideUnlucky is a refusal by rules that nothing tells apart: without conditions, and with conditions that read
+// all of a thousand groups.
+func BenchmarkDecideUnlucky(b *testing.B) {
+	w := newWorld(b)
+	var groups []string
+	for i := range 1000 {
+		groups = append(groups, fmt.Sprint("g", i))
+	}
+	for name, when := range map[string]string{"plain": "", "groups": "workload.attr.groups.exists(g, g == 'nobody')"} {
+		for _, n := range []int{10, 100, 1000} {
+			b.Run(fmt.Sprint(name, "/", n), func(b *testing.B) {
+				p := mustCompile(b, policy.Config{Issuers: issuers(), Targets: targets(), Rules: alike(n, policy.Allow, when)})
+				f := w.facts(w.workload(map[string]any{"repo": "shop", "groups": groups}), "orders", "write")
+				for b.Loop() {
+					if p.Decide(f).Allowed() {
+						b.Fatal("allowed")
+					}
+				}
+			})
+		}
+	}
+}
+
 func benchmark(b *testing.B, p *policy.Policy, f policy.Facts) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -47,7 +47,7 @@ func (p *Policy) nearest(s search, f Facts, t *Target, e *effort) *Near {
 		if e.near == maxNear {
 			break
 		}
-		part.look(f.Workload, false, e, consider)
+		part.look(&f, false, e, consider)
 	}
 	consider(b.rules)
 	if best < 0 {
@@ -56,7 +56,7 @@ func (p *Policy) nearest(s search, f Facts, t *Target, e *effort) *Near {
 	r := &p.rules[best]
 	near, fits := r.miss(f)
 	if fits { // all else does, so it was the condition
-		near = Near{Claim: "when", Expected: r.When, Found: p.ask(best, f, f.Workload, t, granted(r, f)).why}
+		near = Near{Claim: "when", Expected: r.When, Found: p.ask(best, f, f.Workload, t, granted(r, f), e).why}
 	}
 	near.Rule = r.Name
 	return &near
@@ -79,7 +79,7 @@ func (b *bucket) fileParts(rules []Rule) {
 				b.parts = append(b.parts, s)
 			}
 			for _, i := range whole.rules {
-				s.alike(i, rules[i].Workloads.Where)
+				s.alike(i, rules[i].facets())
 			}
 		}
 	}
@@ -103,15 +103,15 @@ func divisions(names []string) [][]string {
 }
 
 // alike files rule i on a shelf of parts, unless enough are there.
-func (s *shelf) alike(i int, where map[string]Matcher) {
+func (s *shelf) alike(i int, facets map[string]Matcher) {
 	spelt := 1
 	for _, name := range s.by {
-		spelt *= len(where[name].OneOf)
+		spelt *= len(facets[name].OneOf)
 	}
 	if spelt > maxSpelt {
 		return
 	}
-	for _, k := range s.keys(where) {
+	for _, k := range s.keys(facets) {
 		if len(s.under[k]) < maxAlike {
 			s.under[k] = append(s.under[k], i)
 		}

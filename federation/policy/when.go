@@ -73,6 +73,7 @@ type answer struct {
 	known bool
 	yes   bool
 	why   string // for the operator, unless yes
+	cost  uint64 // in CEL's units
 }
 
 // ask evaluates the condition. It reads nothing but v.
@@ -90,18 +91,22 @@ func (c *condition) ask(v *view) answer {
 	if c.address && !v.address.IsValid() {
 		return answer{why: "env.source_ip is absent"}
 	}
-	out, _, err := c.program.Eval(v)
+	out, details, err := c.program.Eval(v)
+	cost := uint64(maxConditionCost) // of what does not say, the most
+	if n := details.ActualCost(); n != nil {
+		cost = *n
+	}
 	if err != nil {
-		return answer{why: "an error: " + printable(err.Error())}
+		return answer{why: "an error: " + printable(err.Error()), cost: cost}
 	}
 	yes, ok := out.(types.Bool)
 	switch {
 	case !ok:
-		return answer{why: "no truth value"}
+		return answer{why: "no truth value", cost: cost}
 	case !bool(yes):
-		return answer{known: true, why: "false"}
+		return answer{known: true, why: "false", cost: cost}
 	default:
-		return answer{known: true, yes: true}
+		return answer{known: true, yes: true, cost: cost}
 	}
 }
 
