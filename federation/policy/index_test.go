@@ -122,60 +122,6 @@ func TestFirstCoveringRuleInFileOrderDecidesWhateverItIsFiledUnder(t *testing.T)
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	w := newWorld(b)
-	for _, n := range []int{10, 100, 1000, 10_000} {
-		b.Run(fmt.Sprint("spread/", n), func(b *testing.B) {
-			cfg, target := spread(n)
-			benchmark(b, mustCompile(b, cfg), w.facts(w.workload(map[string]any{"repo": "shop"}), target))
-		})
-		b.Run(fmt.Sprint("crowded/", n), func(b *testing.B) {
-			benchmark(b, mustCompile(b, crowded(n)), w.facts(last(w), "orders"))
-		})
-		b.Run(fmt.Sprint("refused/", n), func(b *testing.B) {
-			p, f := mustCompile(b, crowded(n)), w.facts(w.workload(map[string]any{"repo": "stranger"}), "orders")
-			b.ReportAllocs()
-			for b.Loop() {
-				if p.Decide(f).Allowed() {
-					b.Fatal("allowed")
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkDecideUnlucky is a refusal by rules that nothing tells apart: without conditions, and with conditions that read
-// all of a thousand groups.
-func BenchmarkDecideUnlucky(b *testing.B) {
-	w := newWorld(b)
-	var groups []string
-	for i := range 1000 {
-		groups = append(groups, fmt.Sprint("g", i))
-	}
-	for name, when := range map[string]string{"plain": "", "groups": "workload.attr.groups.exists(g, g == 'nobody')"} {
-		for _, n := range []int{10, 100, 1000} {
-			b.Run(fmt.Sprint(name, "/", n), func(b *testing.B) {
-				p := mustCompile(b, policy.Config{Issuers: issuers(), Targets: targets(), Rules: alike(n, policy.Allow, when)})
-				f := w.facts(w.workload(map[string]any{"repo": "shop", "groups": groups}), "orders", "write")
-				for b.Loop() {
-					if p.Decide(f).Allowed() {
-						b.Fatal("allowed")
-					}
-				}
-			})
-		}
-	}
-}
-
-func benchmark(b *testing.B, p *policy.Policy, f policy.Facts) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if !p.Decide(f).Allowed() {
-			b.Fatal("refused")
-		}
-	}
-}
-
 // A path is looked up by its beginnings. Who chooses it may fill a token with slashes: 4,000 of them, each beginning
 // hashed, would be eight million bytes for one decision.
 func TestLongPathIsCutNoLongerThanTheLongestPrefix(t *testing.T) {
