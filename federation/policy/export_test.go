@@ -15,3 +15,13 @@ const (
 	MaxConditionCost = maxConditionCost
 	MaxCrowd         = maxCrowd
 )
+
+// Conditions returns how many conditions were compiled.
+func (p *Policy) Conditions() int {
+	distinct := map[*condition]bool{}
+	for _, c := range p.conditions {
+		distinct[c] = true
+	}
+	delete(distinct, nil)
+	return len(distinct)
+}

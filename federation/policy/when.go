@@ -152,8 +152,16 @@ func (fs faults) Error() string {
 }
 
 // compile checks text against a language and returns the condition, the same for the same text. Errors that
-// have a place in the text are [faults].
+// have a place in the text are [faults], in the words of the dialect.
 func (l languages) compile(d dialect, text string) (*condition, error) {
+	c, err := l.compileAs(l.shared(d), text)
+	if err != nil {
+		return l.compileAs(d, text)
+	}
+	return c, nil
+}
+
+func (l languages) compileAs(d dialect, text string) (*condition, error) {
 	lang, err := l.language(d)
 	if err != nil {
 		return nil, err
