@@ -91,7 +91,7 @@ type Set struct {
 
 // New loads the log into memory. Nothing may be served before it returns.
 func New(ctx context.Context, log Log) (*Set, error) {
-	s := &Set{log: log, mirror: mirror{dead: map[id]uint32{}}}
+	s := &Set{log: log, mirror: mirror{dead: newTable()}}
 	position, err := log.Load(ctx, func(p Position, e Entry) error {
 		s.mirror.add(e)
 		return nil
@@ -205,18 +205,14 @@ func (s *Set) Position() Position {
 }
 
 // Len returns how many revocations are live.
-func (s *Set) Len() int {
-	s.mirror.mu.RLock()
-	defer s.mirror.mu.RUnlock()
-	return len(s.mirror.dead)
-}
+func (s *Set) Len() int { return int(s.mirror.dead.live.Load()) }
 
 // Prune forgets entries that no living token can match.
 func (s *Set) Prune(ctx context.Context, now time.Time) error {
 	if _, err := s.log.Prune(ctx, now); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s.mirror.forget(now)
+	s.mirror.dead.forget(now)
 	if s.shared != nil {
 		if err := s.shared.Prune(ctx, now); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
