@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench bench-leases bench-transit crash replicas mutate schema clean
+.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench bench-leases bench-transit bench-curves crash replicas mutate schema clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-leases: build need ## ten thousand logins made and revoked, beside bare SQ
 bench-transit: ## a signature by a key in Vault's transit engine beside one by a key of ours
 	go -C test/vault run ./build
 	go -C test/vault test -run '^$$' -bench Signatures -cpu 1,16 .
+
+bench-curves: ## what a decision costs among 10 to 10,000 rules, and among 10 to 10,000 issuers
+	go test -run '^$$' -bench 'Rules|Issuers' ./federation/policy
 
 mutate: ## break each guard in turn; every mutation must be killed by a test
 	go run ./test/mutate

@@ -53,7 +53,7 @@ func New(cfg Config) (*Policy, []Problem) {
 		byName:     map[string]int{},
 		byResource: map[string]int{},
 	}
-	c := &checker{cfg: cfg, policy: p, folded: map[string]string{}, issuers: map[string]map[string]federation.Schema{}, languages: languages{map[source]federation.Schema{}, map[dialect]*language{}}}
+	c := &checker{cfg: cfg, policy: p, folded: map[string]string{}, issuers: map[string]map[string]federation.Schema{}, languages: newLanguages()}
 	for _, is := range cfg.Issuers {
 		if c.issuers[is.TrustDomain] == nil {
 			c.issuers[is.TrustDomain] = map[string]federation.Schema{}
@@ -75,10 +75,13 @@ func New(cfg Config) (*Policy, []Problem) {
 	if len(c.problems) == 0 {
 		c.onward()
 	}
+	if len(c.problems) == 0 {
+		p.index()
+		c.crowds()
+	}
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
-	p.index()
 	return p, nil
 }
 

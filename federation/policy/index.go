@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 type bucket struct {
 	rules   []int    // every rule, ascending
 	shelves []*shelf // in the order of their first rule
+	parts   []*shelf // the rules again, under a part of what they are filed under; see nearest
 	always  []int    // rules that nothing can be filed under
 }
 
@@ -24,6 +26,60 @@ type shelf struct {
 	how   matchKind        // of a single attribute; exact when by has several
 	rules []int            // every rule of the shelf, ascending
 	under map[string][]int // by encoded values, ascending
+
+	// longest is the longest prefix, in bytes. A value is cut no longer: each cut is hashed, and whoever chooses
+	// the value may fill a token with slashes.
+	longest int
+}
+
+// What else than attributes of the subject an allow rule is filed under. No attribute is called so.
+const (
+	actorFacet = "actor." // and the name of an attribute of who acts
+	fromFacet  = "exchange.from"
+	actorsFrom = "actors.from"
+)
+
+// facets are what a rule asks for that it can be filed under. All of them must fit: that is what makes it safe to look
+// only where they do.
+func (r *Rule) facets() map[string]Matcher {
+	if r.Effect != Allow || r.Actors == nil && r.ExchangeFrom == nil {
+		return r.Workloads.Where
+	}
+	out := maps.Clone(r.Workloads.Where)
+	if out == nil {
+		out = map[string]Matcher{}
+	}
+	if r.Actors != nil {
+		for name, m := range r.Actors.Where {
+			out[actorFacet+name] = m
+		}
+	}
+	for name, targets := range map[string][]string{fromFacet: r.ExchangeFrom, actorsFrom: r.ActorsFrom} {
+		var m Matcher
+		for _, t := range targets {
+			m.OneOf = append(m.OneOf, federation.String(t))
+		}
+		if m.OneOf != nil {
+			out[name] = m
+		}
+	}
+	return out
+}
+
+// facet is what f has of that name.
+func (f *Facts) facet(name string) (federation.Value, bool) {
+	var own string
+	switch rest, of := strings.CutPrefix(name, actorFacet); {
+	case of:
+		return f.Actor.Attribute(rest)
+	case name == fromFacet:
+		own = f.Workload.Token().Lineage().Target
+	case name == actorsFrom:
+		own = f.Actor.Token().Lineage().Target
+	default:
+		return f.Workload.Attribute(name)
+	}
+	return federation.String(own), own != ""
 }
 
 // matchKind is how a filed value is compared.
@@ -59,6 +115,7 @@ func (p *Policy) index() {
 	}
 	for _, b := range p.allow {
 		b.file(p.rules, true)
+		b.fileParts(p.rules)
 	}
 	for _, b := range p.deny {
 		b.file(p.rules, false)
@@ -81,7 +138,8 @@ func put(buckets map[key]*bucket, k key, i int) {
 func (b *bucket) file(rules []Rule, several bool) {
 	shelves := map[string]*shelf{}
 	for _, i := range b.rules {
-		by, how := filing(&rules[i], several)
+		facets := rules[i].facets()
+		by, how := filing(facets, several)
 		if len(by) == 0 {
 			b.always = append(b.always, i)
 			continue
@@ -94,22 +152,23 @@ func (b *bucket) file(rules []Rule, several bool) {
 			b.shelves = append(b.shelves, s)
 		}
 		s.rules = append(s.rules, i)
-		for _, k := range s.keys(rules[i].Workloads.Where) {
+		for _, k := range s.keys(facets) {
 			s.under[k] = append(s.under[k], i)
+			s.longest = max(s.longest, len(k))
 		}
 	}
 }
 
 // filing chooses what a rule is filed under: all attributes that it compares exactly, those with the shortest
 // lists first and as long as their combinations stay few; else one attribute that it compares otherwise.
-func filing(r *Rule, several bool) (by []string, how matchKind) {
-	names := keys(r.Workloads.Where)
+func filing(facets map[string]Matcher, several bool) (by []string, how matchKind) {
+	names := keys(facets)
 	slices.SortStableFunc(names, func(a, b string) int {
-		return len(r.Workloads.Where[a].OneOf) - len(r.Workloads.Where[b].OneOf)
+		return len(facets[a].OneOf) - len(facets[b].OneOf)
 	})
 	combinations := 1
 	for _, name := range names {
-		n := len(r.Workloads.Where[name].OneOf)
+		n := len(facets[name].OneOf)
 		if n == 0 || len(by) > 0 && (!several || combinations*n > maxFiled) {
 			continue
 		}
@@ -121,7 +180,7 @@ func filing(r *Rule, several bool) (by []string, how matchKind) {
 		return by, exact
 	}
 	for _, name := range names {
-		if r.Workloads.Where[name].Prefix != "" {
+		if facets[name].Prefix != "" {
 			return []string{name}, prefix
 		}
 	}
@@ -132,19 +191,19 @@ func filing(r *Rule, several bool) (by []string, how matchKind) {
 }
 
 // keys returns what a rule is filed under on s, each once.
-func (s *shelf) keys(where map[string]Matcher) []string {
+func (s *shelf) keys(facets map[string]Matcher) []string {
 	switch s.how {
 	case prefix:
-		return []string{trimmed(where[s.by[0]].Prefix)}
+		return []string{trimmed(facets[s.by[0]].Prefix)}
 	case element:
-		text, _ := where[s.by[0]].Contains.Any().(string)
+		text, _ := facets[s.by[0]].Contains.Any().(string)
 		return []string{text}
 	}
 	out := []string{""}
 	for _, name := range s.by {
 		var longer []string
 		for _, k := range out {
-			for _, v := range where[name].OneOf {
+			for _, v := range facets[name].OneOf {
 				longer = append(longer, string(encode([]byte(k), v)))
 			}
 		}
@@ -180,8 +239,8 @@ func encode(b []byte, v federation.Value) []byte {
 	}
 }
 
-// find appends the rules that can match w, ascending and each once. absentMatches is the reading of deny rules.
-func (b *bucket) find(out []int, w federation.Workload, absentMatches bool) []int {
+// find appends the rules that can match f, ascending and each once. absentMatches is the reading of deny rules.
+func (b *bucket) find(out []int, f *Facts, absentMatches bool, e *effort) []int {
 	if b == nil {
 		return out
 	}
@@ -193,27 +252,8 @@ func (b *bucket) find(out []int, w federation.Workload, absentMatches bool) []in
 		}
 	}
 	add(b.always)
-	var space [256]byte
-shelves:
 	for _, s := range b.shelves {
-		if s.how != exact {
-			s.scan(w, absentMatches, add)
-			continue
-		}
-		k := space[:0]
-		for _, name := range s.by {
-			v, ok := w.Attribute(name)
-			switch {
-			case ok:
-				k = encode(k, v)
-			case absentMatches: // deny rules are filed under one attribute
-				add(s.rules)
-				continue shelves
-			default:
-				continue shelves
-			}
-		}
-		add(s.under[string(k)])
+		s.look(f, absentMatches, e, add)
 	}
 	if sources > 1 {
 		slices.Sort(out[start:])
@@ -222,35 +262,60 @@ shelves:
 	return out
 }
 
+// look hands add what the shelf holds for f.
+func (s *shelf) look(f *Facts, absentMatches bool, e *effort, add func([]int)) {
+	if s.how != exact {
+		s.scan(f, absentMatches, e, add)
+		return
+	}
+	var space [256]byte
+	k := space[:0]
+	for _, name := range s.by {
+		v, ok := f.facet(name)
+		switch {
+		case ok:
+			k = encode(k, v)
+		case absentMatches: // deny rules are filed under one attribute
+			add(s.rules)
+			return
+		default:
+			return
+		}
+	}
+	e.probes++
+	add(s.under[string(k)])
+}
+
 // scan looks up a shelf of prefixes or of elements: every path above the value, or every element of it.
-func (s *shelf) scan(w federation.Workload, absentMatches bool, add func([]int)) {
-	v, ok := w.Attribute(s.by[0])
+func (s *shelf) scan(f *Facts, absentMatches bool, e *effort, add func([]int)) {
+	v, ok := f.facet(s.by[0])
 	if !ok {
 		if absentMatches {
 			add(s.rules)
 		}
 		return
 	}
+	probe := func(k string) {
+		e.probes++
+		add(s.under[k])
+	}
 	switch x := v.Any().(type) {
 	case string:
 		if s.how != prefix {
 			return
 		}
-		add(s.under[x])
-		for i := len(x) - 1; i >= 0; i-- {
-			if x[i] != '/' {
-				continue
-			}
-			if i == 0 {
-				add(s.under["/"])
-			} else {
-				add(s.under[x[:i]])
+		if len(x) <= s.longest {
+			probe(x)
+		}
+		for i := min(len(x)-1, s.longest); i >= 0; i-- {
+			if x[i] == '/' {
+				probe(x[:max(i, 1)])
 			}
 		}
 	case []string:
 		if s.how == element {
-			for _, e := range x {
-				add(s.under[e])
+			for _, text := range x {
+				probe(text)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/sallyport-sts/sallyport/federation"
@@ -121,33 +122,33 @@ func TestFirstCoveringRuleInFileOrderDecidesWhateverItIsFiledUnder(t *testing.T)
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	w := newWorld(b)
-	for _, n := range []int{10, 100, 1000, 10_000} {
-		b.Run(fmt.Sprint("spread/", n), func(b *testing.B) {
-			cfg, target := spread(n)
-			benchmark(b, mustCompile(b, cfg), w.facts(w.workload(map[string]any{"repo": "shop"}), target))
-		})
-		b.Run(fmt.Sprint("crowded/", n), func(b *testing.B) {
-			benchmark(b, mustCompile(b, crowded(n)), w.facts(last(w), "orders"))
-		})
-		b.Run(fmt.Sprint("refused/", n), func(b *testing.B) {
-			p, f := mustCompile(b, crowded(n)), w.facts(w.workload(map[string]any{"repo": "stranger"}), "orders")
-			b.ReportAllocs()
-			for b.Loop() {
-				if p.Decide(f).Allowed() {
-					b.Fatal("allowed")
-				}
-			}
-		})
-	}
-}
-
-func benchmark(b *testing.B, p *policy.Policy, f policy.Facts) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if !p.Decide(f).Allowed() {
-			b.Fatal("refused")
+// A path is looked up by its beginnings. Who chooses it may fill a token with slashes: 4,000 of them, each beginning
+// hashed, would be eight million bytes for one decision.
+func TestLongPathIsCutNoLongerThanTheLongestPrefix(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	inside := policy.Matcher{Prefix: "refs/heads/a"}
+	cfg := policy.Config{Issuers: issuers(), Targets: targets(), Rules: []policy.Rule{
+		allow("inside", []string{"orders"}, nil, map[string]policy.Matcher{"ref": inside}),
+		{Name: "tags", Effect: policy.Deny, Workloads: where(map[string]policy.Matcher{"ref": {Prefix: "refs/tags"}})},
+	}}
+	p := mustCompile(t, cfg)
+	for ref, want := range map[string]bool{
+		"refs/heads/a":  true,
+		"refs/heads/a/": true,
+		"refs/heads/a" + strings.Repeat("/", 4000):    true,
+		"refs/heads/a" + strings.Repeat("/b/c", 1000): true,
+		"refs/heads/ab":                    false,
+		"refs/heads/a\x00/b":               false,
+		strings.Repeat("/", 4000):          false,
+		"refs" + strings.Repeat("/", 4000): false,
+	} {
+		d := p.Decide(w.facts(w.workload(map[string]any{"ref": ref}), "orders"))
+		if d.Allowed() != want {
+			t.Errorf("%.20q, %d bytes: allowed is %v, want %v (%v)", ref, len(ref), d.Allowed(), want, d.Reasons())
+		}
+		if d.Steps() > 40 {
+			t.Errorf("%.20q, %d bytes: %d steps, want few", ref, len(ref), d.Steps())
 		}
 	}
 }

@@ -54,6 +54,30 @@ func (c *checker) dialect(r *Rule) dialect {
 type languages struct {
 	schemas map[source]federation.Schema
 	known   map[dialect]*language
+	alike   map[string]source // the first with the same names and types
+}
+
+func newLanguages() languages {
+	return languages{schemas: map[source]federation.Schema{}, known: map[dialect]*language{}, alike: map[string]source{}}
+}
+
+// shared returns the dialect of the first issuers whose attributes have the same names and types. An environment of CEL
+// takes some 60 KiB, and a thousand clusters need but one.
+func (l languages) shared(d dialect) dialect { return dialect{l.first(d.workload), l.first(d.actor)} }
+
+func (l languages) first(s source) source {
+	if s == (source{}) {
+		return s
+	}
+	schema, ok := l.schemas[s]
+	names := fmt.Sprint(ok, " ")
+	for _, a := range schema {
+		names += a.Name + " " + a.Type.String() + " "
+	}
+	if _, ok := l.alike[names]; !ok {
+		l.alike[names] = s
+	}
+	return l.alike[names]
 }
 
 // language is one CEL environment and what was compiled in it.

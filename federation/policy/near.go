@@ -7,19 +7,35 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 )
 
-// maxNear bounds the look for the nearest rule: every refused caller pays for it, and whoever is refused may try
-// often. The first of the bucket are looked at, and the first that the index found: what those are filed under fits.
-const maxNear = 256 // rules
+// Bounds of the look for the nearest rule. Every refused caller pays for it, and whoever is refused may try often: it
+// must not cost much more among many rules than among few.
+const (
+	maxNear  = 16 // rules that are looked at
+	maxParts = 32 // shelves of parts in one bucket
+	maxAlike = 4  // rules that are filed under one part
+	maxSpelt = 8  // values of one part that one rule is filed under: lists multiply
+)
 
-// nearest returns the rule with the fewest things that did not fit, the first of equals; nil for none.
-func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
+// nearest returns the rule with the fewest things that did not fit, the first of equals, of those that are likely to be
+// near: what the index found, for there all fits that a rule is filed under; what fits but for one thing; what fits
+// in one; and the first rules of the bucket. It returns nil for none.
+func (p *Policy) nearest(s search, f Facts, t *Target, e *effort) *Near {
 	b := p.allow[key{f.Workload.TrustDomain(), f.Workload.Issuer(), t.Name}]
 	if b == nil {
 		return nil
 	}
 	best, least := -1, 0
+	var seen [maxNear]int
 	consider := func(rules []int) {
-		for _, i := range rules[:min(len(rules), maxNear)] {
+		for _, i := range rules {
+			if e.near == maxNear {
+				return
+			}
+			if slices.Contains(seen[:e.near], i) {
+				continue
+			}
+			seen[e.near] = i
+			e.near++
 			n := p.rules[i].distance(f)
 			if best < 0 || n < least || n == least && i < best {
 				best, least = i, n
@@ -27,6 +43,12 @@ func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
 		}
 	}
 	consider(s.candidates)
+	for _, part := range b.parts {
+		if e.near == maxNear {
+			break
+		}
+		part.look(&f, false, e, consider)
+	}
 	consider(b.rules)
 	if best < 0 {
 		return nil
@@ -34,10 +56,66 @@ func (p *Policy) nearest(s search, f Facts, t *Target) *Near {
 	r := &p.rules[best]
 	near, fits := r.miss(f)
 	if fits { // all else does, so it was the condition
-		near = Near{Claim: "when", Expected: r.When, Found: p.ask(best, f, f.Workload, t, granted(r, f)).why}
+		near = Near{Claim: "when", Expected: r.When, Found: p.ask(best, f, f.Workload, t, granted(r, f), e).why}
 	}
 	near.Rule = r.Name
 	return &near
+}
+
+// fileParts files the rules that are filed under several attributes once more: under all but one of them, and under
+// each alone.
+func (b *bucket) fileParts(rules []Rule) {
+	parts := map[string]*shelf{}
+	for _, whole := range b.shelves {
+		for _, by := range divisions(whole.by) {
+			name := strings.Join(by, " ")
+			s := parts[name]
+			if s == nil {
+				if len(b.parts) == maxParts {
+					continue
+				}
+				s = &shelf{by: by, under: map[string][]int{}}
+				parts[name] = s
+				b.parts = append(b.parts, s)
+			}
+			for _, i := range whole.rules {
+				s.alike(i, rules[i].facets())
+			}
+		}
+	}
+	slices.SortStableFunc(b.parts, func(a, b *shelf) int { return len(b.by) - len(a.by) })
+}
+
+// divisions returns names without each of them in turn, then each of them; nil for a single name, which the index has.
+func divisions(names []string) [][]string {
+	var out [][]string
+	if len(names) > 2 {
+		for i := range names {
+			out = append(out, slices.Delete(slices.Clone(names), i, i+1))
+		}
+	}
+	if len(names) > 1 {
+		for i := range names {
+			out = append(out, names[i:i+1])
+		}
+	}
+	return out
+}
+
+// alike files rule i on a shelf of parts, unless enough are there.
+func (s *shelf) alike(i int, facets map[string]Matcher) {
+	spelt := 1
+	for _, name := range s.by {
+		spelt *= len(facets[name].OneOf)
+	}
+	if spelt > maxSpelt {
+		return
+	}
+	for _, k := range s.keys(facets) {
+		if len(s.under[k]) < maxAlike {
+			s.under[k] = append(s.under[k], i)
+		}
+	}
 }
 
 // distance counts what keeps r from covering f, its condition aside.
@@ -59,38 +137,6 @@ func (r *Rule) distance(f Facts) int {
 		n++
 	}
 	return n
-}
-
-// lacks counts the attributes that who does not have as asked for.
-func (w *Workloads) lacks(who federation.Workload) int {
-	n := 0
-	for name, m := range w.Where {
-		if v, ok := who.Attribute(name); !ok || !m.match(v) {
-			n++
-		}
-	}
-	return n
-}
-
-// ignores reports whether r is not about requests of this actor at all, whatever its attributes are.
-func (r *Rule) ignores(actor federation.Workload) bool {
-	if r.Actors == nil || actor.IsZero() {
-		return (r.Actors == nil) != actor.IsZero()
-	}
-	return actor.TrustDomain() != r.Actors.TrustDomain || actor.Issuer() != r.Actors.Issuer || !r.proven(actor)
-}
-
-// proven reports whether the actor is known in the way that r asks for: by a platform's token, by one of ours for one
-// of the targets that r lists, or by what the subject token says, where nobody presented an actor token.
-func (r *Rule) proven(actor federation.Workload) bool {
-	switch l := actor.Token().Lineage(); {
-	case actor.Token().Expires().IsZero():
-		return len(r.Actors.Where) == 0 && len(r.ActorsFrom) == 0
-	case l.IsZero():
-		return len(r.Actors.Where) > 0
-	default:
-		return slices.Contains(r.ActorsFrom, l.Target)
-	}
 }
 
 // actors words who may act.

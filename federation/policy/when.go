@@ -73,6 +73,7 @@ type answer struct {
 	known bool
 	yes   bool
 	why   string // for the operator, unless yes
+	cost  uint64 // in CEL's units
 }
 
 // ask evaluates the condition. It reads nothing but v.
@@ -90,18 +91,22 @@ func (c *condition) ask(v *view) answer {
 	if c.address && !v.address.IsValid() {
 		return answer{why: "env.source_ip is absent"}
 	}
-	out, _, err := c.program.Eval(v)
+	out, details, err := c.program.Eval(v)
+	cost := uint64(maxConditionCost) // of what does not say, the most
+	if n := details.ActualCost(); n != nil {
+		cost = *n
+	}
 	if err != nil {
-		return answer{why: "an error: " + printable(err.Error())}
+		return answer{why: "an error: " + printable(err.Error()), cost: cost}
 	}
 	yes, ok := out.(types.Bool)
 	switch {
 	case !ok:
-		return answer{why: "no truth value"}
+		return answer{why: "no truth value", cost: cost}
 	case !bool(yes):
-		return answer{known: true, why: "false"}
+		return answer{known: true, why: "false", cost: cost}
 	default:
-		return answer{known: true, yes: true}
+		return answer{known: true, yes: true, cost: cost}
 	}
 }
 
@@ -147,8 +152,16 @@ func (fs faults) Error() string {
 }
 
 // compile checks text against a language and returns the condition, the same for the same text. Errors that
-// have a place in the text are [faults].
+// have a place in the text are [faults], in the words of the dialect.
 func (l languages) compile(d dialect, text string) (*condition, error) {
+	c, err := l.compileAs(l.shared(d), text)
+	if err != nil {
+		return l.compileAs(d, text)
+	}
+	return c, nil
+}
+
+func (l languages) compileAs(d dialect, text string) (*condition, error) {
 	lang, err := l.language(d)
 	if err != nil {
 		return nil, err

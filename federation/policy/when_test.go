@@ -232,3 +232,41 @@ func TestConditionSeesTheActorOfItsRule(t *testing.T) {
 		t.Errorf("nearest is %+v, want the absent attribute", near)
 	}
 }
+
+// A thousand clusters are issuers of one kind: their conditions are compiled once, and not in a thousand environments of
+// CEL. What is wrong is still said of the issuer at hand.
+func TestIssuersWithTheSameAttributesShareConditions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other := federation.Schema{{Name: "repo", Type: federation.TypeString}, {Name: "id", Type: federation.TypeString}}
+	cfg := policy.Config{Targets: []policy.Target{{Name: "orders", Scopes: []string{"read"}}}}
+	add := func(issuer string, s federation.Schema, when string) {
+		cfg.Issuers = append(cfg.Issuers, policy.Issuer{TrustDomain: "prod.example", Name: issuer, Schema: s})
+		cfg.Rules = append(cfg.Rules, policy.Rule{Name: "rule-" + issuer, Effect: policy.Allow, Targets: []string{"orders"}, Scopes: []string{"read"}, When: when,
+			Workloads: policy.Workloads{TrustDomain: "prod.example", Issuer: issuer, Where: anyRepo}})
+	}
+	for i := range 50 {
+		add(fmt.Sprint("cluster-", i), schema, "workload.attr.id == 1 && workload.issuer != 'cluster-0'")
+		add(fmt.Sprint("text-", i), other, "workload.attr.id == '1'")
+	}
+	add("ci", schema, "workload.attr.id == 1 && workload.issuer == 'ci'")
+	p := mustCompile(t, cfg)
+	if n := p.Conditions(); n != 3 {
+		t.Errorf("%d conditions compiled, want 3: one for each text and kind", n)
+	}
+	for id, want := range map[int]bool{1: true, 2: false} {
+		if d := p.Decide(w.facts(w.workload(map[string]any{"repo": "shop", "id": id}), "orders")); d.Allowed() != want {
+			t.Errorf("id %d: allowed is %v, want %v (%v)", id, d.Allowed(), want, d.Reasons())
+		}
+	}
+	add("odd", other, "workload.attr.id == 1")
+	_, problems := policy.New(cfg)
+	if len(problems) != 1 || problems[0].Index != len(cfg.Rules)-1 {
+		t.Errorf("problems %v, want one, of the rule that compares text with a number", problems)
+	}
+	cfg.Rules = append(cfg.Rules[:len(cfg.Rules)-1], policy.Rule{Name: "all", Effect: policy.Deny, Workloads: policy.Workloads{TrustDomain: "prod.example"}, When: "workload.attr.id == 1"})
+	_, problems = policy.New(cfg)
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "a rule over every issuer") {
+		t.Errorf("problems %v, want one, of the rule over every issuer", problems)
+	}
+}

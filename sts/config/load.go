@@ -51,7 +51,8 @@ func Load(dir string, kinds Kinds) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &l.set, nil
+	set := l.set // alone: a pointer into the loader would keep every file of the configuration in memory
+	return &set, nil
 }
 
 func load(dir string, kinds Kinds) (*loader, error) {

@@ -1,8 +1,10 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -90,4 +92,35 @@ func TestSetIsNeverAMixture(t *testing.T) {
 	if got := config.FingerprintStable(func() string { turn++; return []string{mixed, whole}[turn%2] }); !strings.Contains(got, "changed all the time") {
 		t.Errorf("a set that never rests: got %q, want a problem", got)
 	}
+}
+
+// What is in force is kept, and not the files it was read from: a thousand rules as nodes of YAML are four MiB, which a
+// pointer into the loader, or a function that knows it, would hold for as long as the service runs.
+func TestLoadedSetDoesNotKeepTheFiles(t *testing.T) {
+	const n = 3000
+	dir := write(t, archive(t, "base.txtar"))
+	var b strings.Builder
+	b.WriteString("rules:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "- {name: r%d, workloads: {trust_domain: prod.example, issuer: cluster-1, where: {namespace: n%d}}, targets: [orders], scopes: [read]}\n", i, i)
+	}
+	put(t, dir, "policy/many.yaml", b.String())
+	if _, err := config.Load(dir, testKinds(t)); err != nil { // what is made once is made
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	set, err := config.Load(dir, testKinds(t))
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if err != nil || set.Hash == "" {
+		t.Fatal(err)
+	}
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; each > 3000 {
+		t.Errorf("%d bytes a rule are kept, want at most 3000", each)
+	} else {
+		t.Logf("%d bytes a rule", each)
+	}
+	runtime.KeepAlive(set)
 }

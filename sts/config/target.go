@@ -87,11 +87,12 @@ func (l *loader) target(d *document) {
 	if f.GrantableTo != nil {
 		t.Policy.GrantableTo = append([]string{}, f.GrantableTo.TrustDomains...) // never nil: nil means all
 	}
+	dir := l.dir // not l: the broker lives on, and would keep every file of the configuration in memory
 	t.Broker = brokers.Target{
 		Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), MaxLifetime: cmp.Or(t.Policy.MaxLifetime, policy.DefaultLifetime),
 		Signing: l.set.Server.Signing.Algorithms,
-		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(l.dir) },
-		Path:    func(path string) string { return under(l.dir, path) },
+		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(dir) },
+		Path:    func(path string) string { return under(dir, path) },
 	}
 	if child(d.root, "max_leases") != nil {
 		d.countOf("max_leases", f.MaxLeases)

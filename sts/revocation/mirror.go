@@ -2,7 +2,7 @@ package revocation
 
 import (
 	"crypto/sha256"
-	"encoding/base32"
+	"encoding/binary"
 	"sync"
 	"time"
 )
@@ -10,40 +10,61 @@ import (
 // id is a lease in memory: its 128 bits, or the first 128 of SHA-256 of a name of another shape.
 type id [16]byte
 
-var leaseText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // leaseLen is the length of 128 bits in base32.
 const leaseLen = 26
 
 func idOf(lease string) id {
-	var out id
-	if len(lease) == leaseLen {
-		var raw [17]byte
-		if n, err := leaseText.Decode(raw[:], []byte(lease)); err == nil && n == len(out) {
-			return id(raw[:16])
-		}
+	if k, ok := decode(lease); ok {
+		return k
 	}
 	sum := sha256.Sum256([]byte(lease))
-	copy(out[:], sum[:])
-	return out
+	return id(sum[:len(id{})])
 }
 
-// mirror is what is dead, in memory: 20 bytes an entry, so that a million fit into 64 MiB. Who revoked what and
-// when stands in the log.
+// decode reads 128 bits of lower-case base32 (RFC 4648 section 6), and no other spelling of them: the last letter has
+// two bits more than there are, which are 0. A decoder that lets them be anything takes four names for one.
+func decode(s string) (k id, ok bool) {
+	if len(s) != leaseLen {
+		return k, false
+	}
+	var high, low uint64
+	var wrong uint8
+	for i := range leaseLen - 1 {
+		v := letters[s[i]]
+		wrong |= v
+		high, low = high<<5|low>>59, low<<5|uint64(v&31)
+	}
+	last := letters[s[leaseLen-1]]
+	wrong |= last | last<<6
+	high, low = high<<3|low>>61, low<<3|uint64(last&31)>>2
+	binary.BigEndian.PutUint64(k[:8], high)
+	binary.BigEndian.PutUint64(k[8:], low)
+	return k, wrong < noLetter
+}
+
+// noLetter is a bit of whatever is no letter of base32. The alphabet is looked up, not compared: ids are random, and so
+// would be every branch.
+const noLetter = 64
+
+var letters = func() (out [256]uint8) {
+	for i := range out {
+		out[i] = noLetter
+	}
+	for v, c := range "abcdefghijklmnopqrstuvwxyz234567" {
+		out[c] = uint8(v)
+	}
+	return out
+}()
+
+// mirror is what is dead, in memory. Who revoked what and when stands in the log.
 type mirror struct {
+	dead *table
+
 	mu       sync.RWMutex
-	dead     map[id]uint32 // until when, in Unix seconds, rounded up
 	position Position
 }
 
-func (m *mirror) add(e Entry) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	k := idOf(e.Lease)
-	if until := seconds(e.Until); until > m.dead[k] {
-		m.dead[k] = until
-	}
-}
+func (m *mirror) add(e Entry) { m.dead.add(idOf(e.Lease), seconds(e.Until)) }
 
 // reach moves the position forward, never back.
 func (m *mirror) reach(p Position) {
@@ -55,23 +76,11 @@ func (m *mirror) reach(p Position) {
 }
 
 func (m *mirror) has(lease string) (until time.Time, ok bool) {
-	k := idOf(lease)
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	s, ok := m.dead[k]
+	s, ok := m.dead.has(idOf(lease))
 	return time.Unix(int64(s), 0), ok
 }
 
-func (m *mirror) forget(now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k, until := range m.dead {
-		if now.After(time.Unix(int64(until), 0)) {
-			delete(m.dead, k)
-		}
-	}
-}
-
+// seconds is t in Unix seconds, rounded up, and never 0.
 func seconds(t time.Time) uint32 {
 	s := t.Unix()
 	if t.Nanosecond() > 0 {

@@ -138,7 +138,7 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 	if len(mac) < 32 {
 		return nil, fmt.Errorf("revocations: the key has %d bytes, needs 32", len(mac))
 	}
-	s := &Set{log: log, mirror: mirror{dead: map[id]uint32{}}, index: newIndex(NewHasher(mac))}
+	s := &Set{log: log, mirror: mirror{dead: newTable()}, index: newIndex(NewHasher(mac))}
 	position, err := log.Load(ctx, func(p Position, e Entry) error {
 		if !e.Placed() {
 			e.Position = p
@@ -307,18 +307,14 @@ func (s *Set) Position() Position {
 }
 
 // Len returns how many revocations are live.
-func (s *Set) Len() int {
-	s.mirror.mu.RLock()
-	defer s.mirror.mu.RUnlock()
-	return len(s.mirror.dead) + s.index.len()
-}
+func (s *Set) Len() int { return int(s.mirror.dead.live.Load()) + s.index.len() }
 
 // Prune forgets entries that no living token can match.
 func (s *Set) Prune(ctx context.Context, now time.Time) error {
 	if _, err := s.log.Prune(ctx, now); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s.mirror.forget(now)
+	s.mirror.dead.forget(now)
 	s.index.forget(now)
 	if s.shared != nil {
 		if err := s.shared.Prune(ctx, now); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,4 +148,113 @@ func TestFilesAreForTheServiceAlone(t *testing.T) {
 			t.Errorf("%s has mode %v (%v)", e.Name(), info.Mode(), err)
 		}
 	}
+}
+
+// Every minute the store is asked to drop what is past its end. While nothing can be, it is not read: a million entries,
+// each with its MAC, would be seconds of CPU and 200 MiB of pages a time.
+func TestPruningReadsNothingWhileNothingIsDue(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Unix(1700000000, 0)
+	open := func() (*embedded.DB, *embedded.Revocations) {
+		db, err := embedded.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		r, err := db.Revocations(mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db, r
+	}
+	add := func(r *embedded.Revocations, until time.Time) {
+		if _, err := r.Append(context.Background(), revocation.Entry{Lease: "a", Until: until}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, r := open()
+	prune := func(at time.Time, dropped int, reads bool) {
+		t.Helper()
+		before := db.Reads()
+		n, err := r.Prune(context.Background(), at)
+		if read := db.Reads() > before; err != nil || n != dropped || read != reads {
+			t.Errorf("pruning %s later: dropped %d (%v), read the store: %v; want %d, %v", at.Sub(now), n, err, read, dropped, reads)
+		}
+	}
+	prune(now, 0, true) // nothing is known yet
+	add(r, now.Add(time.Hour))
+	add(r, now.Add(time.Minute))
+	prune(now, 0, false)
+	prune(now.Add(time.Minute-time.Nanosecond), 0, false)
+	prune(now.Add(time.Minute+time.Nanosecond), 1, true)
+	prune(now.Add(2*time.Minute), 0, false)
+	if err := r.AppendAll(context.Background(), []revocation.Entry{{Lease: "b", Until: now.Add(5 * time.Minute)}, {Lease: "c", Until: now.Add(3 * time.Minute)}}); err != nil {
+		t.Fatal(err)
+	}
+	prune(now.Add(2*time.Minute), 0, false)
+	prune(now.Add(4*time.Minute), 1, true)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, r = open()
+	if _, err := r.Load(context.Background(), func(revocation.Position, revocation.Entry) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	prune(now.Add(5*time.Minute-time.Second), 0, false)
+	prune(now.Add(6*time.Minute), 1, true)
+	prune(now.Add(59*time.Minute), 0, false)
+	prune(now.Add(61*time.Minute), 1, true)
+}
+
+// What was read of the store does not stay in this process's memory, and many entries are dropped in small parts.
+func TestStoreThatWasReadIsNotResident(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Unix(1700000000, 0)
+	db, err := embedded.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r, err := db.Revocations(mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 2*embedded.DropAtOnce + 1
+	entries := make([]revocation.Entry, n)
+	for i := range entries {
+		entries[i] = revocation.Entry{Lease: fmt.Sprint("lease-", i), Decision: "decision", Until: now}
+	}
+	if err := r.AppendAll(context.Background(), entries); err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	if _, err := r.Load(context.Background(), func(revocation.Position, revocation.Entry) error { read++; return nil }); err != nil || read != n {
+		t.Fatalf("read %d entries (%v), want %d", read, err, n)
+	}
+	if kib := residentKiB(t, filepath.Join(dir, "state.db")); kib > 256 {
+		t.Errorf("%d KiB of the store are resident after it was read, want next to nothing", kib)
+	}
+	if dropped, err := r.Prune(context.Background(), now.Add(time.Hour)); err != nil || dropped != n {
+		t.Errorf("pruned %d (%v), want %d", dropped, err, n)
+	}
+	read = 0
+	if _, err := r.Load(context.Background(), func(revocation.Position, revocation.Entry) error { read++; return nil }); err != nil || read != 0 {
+		t.Errorf("read %d entries (%v) after pruning, want none", read, err)
+	}
+}
+
+// residentKiB returns how much of a mapped file the kernel counts as this process's memory.
+func residentKiB(t *testing.T, path string) int {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, mapped := strings.Cut(string(maps), " "+path+"\n")
+	_, rest, counted := strings.Cut(rest, "\nRss:")
+	var kib int
+	if _, err := fmt.Sscan(rest, &kib); err != nil || !mapped || !counted {
+		t.Fatalf("no mapping of %s (%v)", path, err)
+	}
+	return kib
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -40,6 +41,7 @@ const epoch = 1
 type Revocations struct {
 	db  *DB
 	mac []byte
+	due due
 }
 
 var _ revocation.Log = (*Revocations)(nil)
@@ -50,6 +52,7 @@ func (d *DB) Revocations(mac []byte) (*Revocations, error) {
 		return nil, fmt.Errorf("revocation log: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
 	}
 	r := &Revocations{db: d, mac: mac}
+	r.due.forget()
 	err := d.db.Update(func(tx *bolt.Tx) error {
 		if tx.Bucket(bucketMeta) != nil {
 			return nil
@@ -78,6 +81,7 @@ func (r *Revocations) Append(_ context.Context, e revocation.Entry) (revocation.
 	if err != nil {
 		return revocation.Position{}, fmt.Errorf("appending a revocation: %w", err)
 	}
+	r.due.lower(e.Until)
 	return revocation.Position{Epoch: epoch, N: n}, nil
 }
 
@@ -96,6 +100,9 @@ func (r *Revocations) AppendAll(_ context.Context, entries []revocation.Entry) e
 	}
 	if err != nil {
 		return fmt.Errorf("appending revocations: %w", err)
+	}
+	for _, e := range entries {
+		r.due.lower(e.Until)
 	}
 	return nil
 }
@@ -174,20 +181,16 @@ func (r *Revocations) sum(k, value []byte) []byte {
 // service must not start on a log that somebody else wrote to.
 func (r *Revocations) Load(_ context.Context, each func(revocation.Position, revocation.Entry) error) (revocation.Position, error) {
 	var last revocation.Position
+	r.due.begin()
 	err := r.db.db.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketRevocations)
 		s, err := r.state(tx)
 		if err != nil {
 			return err
 		}
 		last = revocation.Position{Epoch: epoch, N: s.Last}
-		var count uint64
-		err = b.ForEach(func(k, v []byte) error {
-			n, e, err := r.entry(k, v)
-			if err != nil {
-				return err
-			}
-			count++
+		b := tx.Bucket(bucketRevocations)
+		count, err := r.scan(tx, func(n uint64, e revocation.Entry) error {
+			r.due.lower(e.Until)
 			return each(revocation.Position{Epoch: epoch, N: n}, e)
 		})
 		if err == nil && (count != s.Count || b.Sequence() != s.Last) {
@@ -195,42 +198,84 @@ func (r *Revocations) Load(_ context.Context, each func(revocation.Position, rev
 		}
 		return err
 	})
+	if err != nil {
+		r.due.forget()
+	}
 	return last, err
 }
 
-// Prune implements [revocation.Log]: it drops entries past their Until and refills the ballast.
-func (r *Revocations) Prune(_ context.Context, now time.Time) (int, error) {
-	var expired [][]byte
-	err := r.db.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketRevocations).ForEach(func(k, v []byte) error {
-			_, e, err := r.entry(k, v)
-			if err != nil {
-				return err
-			}
-			if now.After(e.Until) {
-				expired = append(expired, bytes.Clone(k))
-			}
-			return nil
-		})
+// releaseEvery is how many entries are read between two releases of the pages that they stand on: some 14 MiB.
+const releaseEvery = 1 << 16
+
+// scan reads every entry.
+func (r *Revocations) scan(tx *bolt.Tx, each func(n uint64, e revocation.Entry) error) (count uint64, err error) {
+	defer r.db.release(tx)
+	err = tx.Bucket(bucketRevocations).ForEach(func(k, v []byte) error {
+		n, e, err := r.entry(k, v)
+		if err != nil {
+			return err
+		}
+		if count++; count%releaseEvery == 0 {
+			r.db.release(tx)
+		}
+		return each(n, e)
 	})
-	if err == nil && len(expired) > 0 {
-		err = r.db.db.Update(func(tx *bolt.Tx) error {
-			for _, k := range expired {
-				if err := tx.Bucket(bucketRevocations).Delete(k); err != nil {
-					return err
-				}
-			}
-			s, err := r.state(tx)
-			if err != nil {
-				return err
-			}
-			s.Count -= uint64(len(expired))
-			return r.setState(tx, s)
-		})
+	return count, err
+}
+
+// Prune implements [revocation.Log]: it drops entries past their Until and refills the ballast. It reads nothing when
+// none can be past it.
+func (r *Revocations) Prune(_ context.Context, now time.Time) (int, error) {
+	var expired []uint64
+	var err error
+	if r.due.reached(now) {
+		expired, err = r.expired(now)
+	}
+	for some := range slices.Chunk(expired, dropAtOnce) {
+		if err == nil {
+			err = r.drop(some)
+		}
 	}
 	if err != nil {
+		r.due.forget()
 		return 0, fmt.Errorf("pruning revocations: %w", err)
 	}
 	r.db.ballast.fill()
 	return len(expired), nil
+}
+
+// dropAtOnce is how many entries one transaction drops: it holds every page that it touches in memory.
+const dropAtOnce = 10_000
+
+// expired returns the positions of what is past its end, and learns when the first of the others is.
+func (r *Revocations) expired(now time.Time) (positions []uint64, err error) {
+	r.due.begin() // before the transaction: it does not see what is appended from here on, and lower does
+	err = r.db.db.View(func(tx *bolt.Tx) error {
+		_, err := r.scan(tx, func(n uint64, e revocation.Entry) error {
+			if now.After(e.Until) {
+				positions = append(positions, n)
+			} else {
+				r.due.lower(e.Until)
+			}
+			return nil
+		})
+		return err
+	})
+	return positions, err
+}
+
+func (r *Revocations) drop(positions []uint64) error {
+	return r.db.db.Update(func(tx *bolt.Tx) error {
+		for _, n := range positions {
+			if err := tx.Bucket(bucketRevocations).Delete(binary.BigEndian.AppendUint64(nil, n)); err != nil {
+				return err
+			}
+		}
+		s, err := r.state(tx)
+		if err != nil {
+			return err
+		}
+		s.Count -= uint64(len(positions))
+		return r.setState(tx, s)
+	})
 }
