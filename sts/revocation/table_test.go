@@ -163,7 +163,7 @@ func TestSetIsSafeForConcurrentUse(t *testing.T) {
 				if _, _, err := s.Revoke(context.Background(), entry(lease)); err != nil {
 					t.Error(err)
 				}
-				if _, dead := s.Dead(revocation.Facts{Lease: lease, Ancestors: []string{leaseOf(w, i / 2)}}); !dead {
+				if _, dead := s.Dead(revocation.Facts{Lease: lease, Ancestors: []string{leaseOf(w, i/2)}}); !dead {
 					t.Errorf("%s lives after it was revoked", lease)
 				}
 			}
