@@ -97,7 +97,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		return ledger
 	}, d.revocations.Hasher())
 	var logDown error
-	revocations := d.exchanger.RevocationRoutes(func(time.Time, func(audit.Record) error) error { return logDown })
+	revocations := append(d.exchanger.RevocationRoutes(func(time.Time, func(audit.Record) error) error { return logDown }), d.exchanger.ReachRoute())
 	seenByAdmin, askAdmin := adminListener(t, "uid=0", append(revocations, status, leases)...)
 	seenByNobody, askNobody := adminListener(t, "", append(revocations, status, leases)...)
 	alone := deploy(t)
@@ -177,6 +177,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"GET", "/admin/v1/revocations/{id}", 403}: func() answer { return askNobody("GET", "/admin/v1/revocations/"+newID()+"?position=1.1") },
 		{"GET", "/admin/v1/revocations/{id}", 503}: func() answer { return askAlone("GET", "/admin/v1/revocations/"+newID()+"?position=1.1") },
 		{"GET", "/admin/v1/revocations/{id}", 405}: func() answer { return askAdmin("POST", "/admin/v1/revocations/"+newID()) },
+		{"POST", "/admin/v1/reach", 200}:           func() answer { return askAdmin("POST", "/admin/v1/reach", `{"selector":["attr.team=checkout"]}`) },
+		{"POST", "/admin/v1/reach", 400}:           func() answer { return askAdmin("POST", "/admin/v1/reach", `{}`) },
+		{"POST", "/admin/v1/reach", 403}:           func() answer { return askNobody("POST", "/admin/v1/reach", `{}`) },
+		{"POST", "/admin/v1/reach", 405}:           func() answer { return askAdmin("GET", "/admin/v1/reach") },
 		{"GET", "/admin/v1/locks", 200}: func() answer {
 			if a := askAdmin("POST", "/admin/v1/revocations", `{"selector":["attr.namespace=nowhere"],"lock":true,"ttl_seconds":60}`); a.status != 200 {
 				return a

@@ -67,7 +67,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 	root.AddCommand(
 		newServe(), newDemo(), newInit(), newCheck(), newPolicy(), newSchema(),
 		newExchange(), newIntrospect(), newRevoke(), newLock(), newUnlock(), newLocks(),
-		newExplain(), newLeases(), newKeys(), newTrust(), newAudit(), newStatus(), newVersion(),
+		newExplain(), newReach(), newLeases(), newKeys(), newTrust(), newAudit(), newStatus(), newVersion(),
 	)
 	return root
 }

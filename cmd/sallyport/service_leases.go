@@ -191,7 +191,7 @@ func (s *service) closeLeases() {
 
 // adminRoutes is what operators can ask.
 func (s *service) adminRoutes() []sts.AdminRoute {
-	routes := append(s.exchanger.RevocationRoutes(s.records), sts.StatusRoute(s.status))
+	routes := append(s.exchanger.RevocationRoutes(s.records), sts.StatusRoute(s.status), s.exchanger.ReachRoute())
 	if s.leases != nil {
 		routes = append(routes, sts.LeasesRoute(s.leases.Store.Each, s.revocations.Hasher()))
 	}

@@ -254,6 +254,7 @@ func (p *people) check(t interface{ Fatalf(string, ...any) }, s scenario) (polic
 		}
 		p.bounded(t, g, want.rule, f, s)
 	}
+	p.reached(t, compiled, f, g, allowed, s)
 
 	if extended, ok := policyOf(append(slices.Clone(s.Rules), s.Extra)); ok { // deny wins
 		after, still := extended.Decide(f).Grant()
@@ -270,6 +271,37 @@ func (p *people) check(t interface{ Fatalf(string, ...any) }, s scenario) (polic
 		t.Fatalf("taking %s away turned a refusal into an allow\n%+v", s.Drop, s)
 	}
 	return d, want.rule, true
+}
+
+// reached holds Reach to what is decided: an upper bound, tight where nothing is open, and wider the less is known.
+func (p *people) reached(t interface{ Fatalf(string, ...any) }, compiled *policy.Policy, f policy.Facts, g policy.Grant, allowed bool, s scenario) {
+	known := policy.KnownOf(f.Workload)
+	reach := compiled.Reach(known)
+	has := func(list []policy.Reachable, rule, target string) bool {
+		return slices.ContainsFunc(list, func(r policy.Reachable) bool { return r.Rule == rule && r.Target == target })
+	}
+	if allowed && !has(reach, g.Rule(), g.Target()) {
+		t.Fatalf("rule %s allows, and is not in reach: %+v\n%+v", g.Rule(), reach, s)
+	}
+	for _, r := range reach {
+		if len(r.Needs) > 0 || len(r.Unless) > 0 || len(r.From) > 0 && !slices.Contains(r.From, known.Own) {
+			continue
+		}
+		alone := f
+		alone.Actor, alone.Want = federation.Workload{}, policy.Want{Audiences: []string{r.Target}}
+		if d := compiled.Decide(alone); !d.Allowed() {
+			t.Fatalf("rule %s is in reach of target %s, and nothing is open, and it is refused: %v\n%+v", r.Rule, r.Target, d.Reasons(), s)
+		}
+	}
+	less := known
+	less.Complete, less.Issuer, less.Attributes = false, "", maps.Clone(known.Attributes)
+	delete(less.Attributes, s.Drop)
+	wider := compiled.Reach(less)
+	for _, r := range reach {
+		if !has(wider, r.Rule, r.Target) {
+			t.Fatalf("rule %s is in reach, and not when less is known: %+v\n%+v", r.Rule, wider, s)
+		}
+	}
 }
 
 // bounded is non-amplification: no grant exceeds its rule, its target, its subject token or its actor token.

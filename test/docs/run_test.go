@@ -64,7 +64,7 @@ func TestIncidentPageRunsAsPrinted(t *testing.T) {
 	t.Parallel()
 	out := runDocument(t, filepath.Join(root, "docs", "incident.md"))
 	for _, want := range []string{
-		"minted here  1 token of this replica's log", "target     orders: 1", "minted here  dead: all that matches", "refused      until ", "outside      none",
+		"native reach       unknown", "checkout-reads-orders (policy/orders.yaml:", "minted here  1 token of this replica's log", "target     orders: 1", "minted here  dead: all that matches", "refused      until ", "outside      none",
 		"[INC-7] token in a build log", "attr.sub=checkout trust_domain=local.example", "verdict  ok", "the lock refuses nothing; what it killed stays dead",
 	} {
 		if !strings.Contains(out, want) {

@@ -1,0 +1,48 @@
+package sts_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// What a stolen token could obtain, onward too, and nothing once it is dead. The token is in no log.
+func TestReachOfAToken(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	_, ask := adminListener(t, "uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), d.exchanger.ReachRoute())...)
+	subject := d.checkout()
+	targets := func(body string) string {
+		t.Helper()
+		a := ask("POST", "/admin/v1/reach", body)
+		if a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		var out []string
+		for _, r := range object(t, a.body)["reach"].([]any) {
+			out = append(out, r.(map[string]any)["target"].(string))
+		}
+		return strings.Join(out, " ")
+	}
+	if got := targets(`{"token":"` + subject + `"}`); got != "orders plain orders billing archive" {
+		t.Errorf("the token reaches %q", got)
+	}
+	m := d.mint(subject, "orders")
+	if got := targets(`{"token":"` + m.token + `"}`); got != "orders billing archive" {
+		t.Errorf("a token minted here reaches %q", got)
+	}
+	if got := targets(`{"selector":["attr.team=checkout","issuer=prod.example/cluster","target=plain"]}`); got != "plain" {
+		t.Errorf("by a selector: %q", got)
+	}
+	for what, body := range map[string]string{
+		"a token of nobody": `{"token":"x"}`, "a lease": `{"selector":["family=x"]}`, "two issuers": `{"selector":["issuer=a/b","subject=spiffe://a/c/d"]}`,
+		"no workload id": `{"selector":["subject=x"]}`, "no issuer": `{"selector":["issuer=x"]}`, "both": `{"selector":["rule=x"],"token":"x"}`,
+	} {
+		if a := ask("POST", "/admin/v1/reach", body); a.status != 400 {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	ask("POST", "/admin/v1/revocations", `{"selector":["attr.team=checkout"]}`)
+	if a := ask("POST", "/admin/v1/reach", `{"token":"`+subject+`"}`); a.status != 400 || !strings.Contains(a.body, "nothing can be obtained") {
+		t.Errorf("a dead token: %d %s", a.status, a.body)
+	}
+}
