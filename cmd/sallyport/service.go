@@ -169,6 +169,8 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
 		s.storeCheck(),
+		{Name: "store durability", Err: s.storeDurable, Warn: true},
+		{Name: "locks", Err: s.locksEnding, Warn: true},
 		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)

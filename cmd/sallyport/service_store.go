@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/sts"
@@ -102,6 +104,33 @@ func (s *service) leave() error {
 		<-s.followed
 	}
 	return s.redis.Close()
+}
+
+// storeDurable is how the shared store can lose what it confirmed.
+func (s *service) storeDurable() error {
+	if s.replica == nil {
+		return nil
+	}
+	return s.replica.Durable()
+}
+
+// lockWarning is how long before its end a lock is warned of: what it holds off comes back then.
+const lockWarning = time.Hour
+
+// locksEnding names locks whose time is over soon.
+func (s *service) locksEnding() error {
+	var soon []string
+	now := time.Now()
+	for _, l := range s.revocations.Locks(now) {
+		if left := l.Until.Sub(now); left < lockWarning {
+			soon = append(soon, fmt.Sprintf("%s (%s) in %s", l.Decision, strings.Join(l.Selector, " "), left.Round(time.Second)))
+		}
+	}
+	if len(soon) == 0 {
+		return nil
+	}
+	slices.Sort(soon)
+	return fmt.Errorf("locks end soon, and what they hold off comes back: %s; set them anew if they are still needed", strings.Join(soon, ", "))
 }
 
 // storeCheck is why nothing is issued because of what replicas share.

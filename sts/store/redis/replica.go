@@ -44,12 +44,17 @@ type Replica struct {
 	synced   bool            // at is a place in the stream of epoch, and the stream has all that we have
 	seen     map[string]bool // keys of entries read while not synced
 	offer    []revocation.Entry
+	checked  struct { // the settings of Redis
+		run string
+		at  time.Time
+	}
 
 	mu    sync.Mutex
 	own   map[string]*pushed // by key: revoked here, not yet acknowledged
 	ever  atomic.Bool        // synced once since the start
 	heard atomic.Int64       // nanoseconds since started of the last look that made us fresh; 0 for never
 	why   atomic.Pointer[string]
+	lossy atomic.Pointer[string] // how Redis can lose what it confirmed, nil when it cannot
 }
 
 // pushed is an entry on its way.
@@ -165,6 +170,9 @@ func (r *Replica) catchUp(ctx context.Context) (err error) {
 		}
 		if more {
 			continue
+		}
+		if err := r.settled(ctx, v.run); err != nil {
+			return err
 		}
 		if lost, err := r.flush(ctx, v); err != nil {
 			return err
