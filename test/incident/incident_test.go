@@ -35,7 +35,7 @@ const subs = "checkout, warehouse, cut-off, victim-0, victim-1, victim-2, victim
 
 // estate is three replicas and what they share. Replica C reaches Redis through a proxy.
 type estate struct {
-	t        *testing.T
+	t        testing.TB
 	bin      string
 	redis    *redistest.Server
 	away     *brokertest.Proxy // of C
@@ -46,7 +46,7 @@ type estate struct {
 	server   map[string]string // sallyport.yaml by node
 }
 
-func newEstate(t *testing.T) *estate {
+func newEstate(t testing.TB) *estate {
 	t.Helper()
 	e := &estate{t: t, bin: os.Getenv("SALLYPORT_BIN"), server: map[string]string{}}
 	dir := t.TempDir()
@@ -92,7 +92,7 @@ func newEstate(t *testing.T) *estate {
 				t.Fatal(err)
 			}
 		}
-		e.server[name] = "issuer: " + issuer + "\nsigning: {seal_with: {file: secrets/kek}}\nlimits: off\nstore: {redis: {url: {file: secrets/redis}}}\nrevocation: {max_staleness: " + staleness.String() + "}\n"
+		e.server[name] = "issuer: " + issuer + "\nsigning: {seal_with: {file: secrets/kek}}\nlimits: off\nleases: {max: 50000, per_target: 20000, per_workload: 20000}\nstore: {redis: {url: {file: secrets/redis}}}\nrevocation: {max_staleness: " + staleness.String() + "}\n"
 		e.nodes = append(e.nodes, n)
 		t.Cleanup(n.Kill)
 		e.start(n)
