@@ -63,14 +63,7 @@ const (
 	certificateEvery = 5 * time.Second // between looks for a new certificate
 )
 
-// gcPercent trades some ten MiB of memory for a tenth of the CPU: an exchange allocates some 20 KiB and keeps
-// nothing. GOGC in the environment has the last word.
-const gcPercent = 400
-
 func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	k, err := kinds()
 	if err != nil {
 		return err
@@ -101,6 +94,8 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	}
 	defer ops.Close()
 
+	debug.FreeOSMemory() // loading left a lot behind
+	collect := newCollector()
 	servers := []*http.Server{newServer(svc.drain.handler(svc.workload), log)}
 	listeners := []net.Listener{workload}
 	if !set.Server.TLS.Off {
@@ -123,12 +118,11 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 		go func() { failed <- servers[i].Serve(l) }()
 	}
 	defer svc.reloadOnChange(ctx, k)()
-	go svc.prune(ctx)
+	go svc.prune(ctx, collect)
 	go svc.followKeys(ctx)
 	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first
 	svc.keepLeases(context.WithoutCancel(ctx))
 
-	debug.FreeOSMemory() // loading left a lot behind, and at this gcPercent it would stay
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).
 		Str("ops", ops.Addr().String()).Str("config", set.Hash).Msg("serving")
 	select {

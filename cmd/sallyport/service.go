@@ -362,7 +362,7 @@ func (s *service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // prune forgets revocations that no living token can match, once a minute.
-func (s *service) prune(ctx context.Context) {
+func (s *service) prune(ctx context.Context, collect *collector) {
 	started := time.Now()
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
@@ -378,6 +378,7 @@ func (s *service) prune(ctx context.Context) {
 			if err := s.pruneMarks(ctx); err != nil {
 				s.log.Error().Err(err).Msg("pruning single-use marks")
 			}
+			collect.adjust()
 		}
 	}
 }

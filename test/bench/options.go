@@ -14,9 +14,10 @@ import (
 const (
 	maxRounds   = 100
 	maxTokens   = 60_000  // subject tokens; each takes about 1.4 KiB here for each server
-	maxScenario = 200_000 // rules, issuers, revocations
-	maxConns    = 1024    // connections; each is a goroutine here and in the server
-	maxLevels   = 8       // entries of -conns
+	maxScenario = 200_000 // rules, issuers
+	maxRevoked  = 2_000_000
+	maxConns    = 1024 // connections; each is a goroutine here and in the server
+	maxLevels   = 8    // entries of -conns
 	minDuration = 50 * time.Millisecond
 	maxTotal    = 45 * time.Minute // load time of the whole run, warm-up and start not counted
 )
@@ -99,8 +100,8 @@ func (o *options) finish(conns, rows string, rest []string) error {
 		return fmt.Errorf("-rules and -issuers must be between 1 and %d", maxScenario)
 	case o.scenario.conditions < 0 || o.scenario.conditions > o.scenario.rules:
 		return errors.New("-conditions must be between 0 and -rules")
-	case o.scenario.revocations < 0 || o.scenario.revocations > maxScenario:
-		return fmt.Errorf("-revocations must be between 0 and %d", maxScenario)
+	case o.scenario.revocations < 0 || o.scenario.revocations > maxRevoked:
+		return fmt.Errorf("-revocations must be between 0 and %d", maxRevoked)
 	case o.format != "table" && o.format != "json":
 		return fmt.Errorf("-o must be table or json, not %q", o.format)
 	case o.bin == "" && o.needsBinary():
