@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"time"
 
@@ -116,12 +116,13 @@ func (r *Revocations) append(values ...[]byte) (uint64, error) {
 		if err != nil {
 			return err
 		}
+		mac := r.hash()
 		for _, value := range values {
 			if n, err = b.NextSequence(); err != nil {
 				return err
 			}
 			k := binary.BigEndian.AppendUint64(nil, n)
-			if err := b.Put(k, append(r.sum(k, value), value...)); err != nil {
+			if err := b.Put(k, append(sum(mac, k, value), value...)); err != nil {
 				return err
 			}
 		}
@@ -133,7 +134,7 @@ func (r *Revocations) append(values ...[]byte) (uint64, error) {
 // state reads what the log must hold.
 func (r *Revocations) state(tx *bolt.Tx) (state, error) {
 	var s state
-	value, err := r.authentic(keyState, tx.Bucket(bucketMeta).Get(keyState))
+	value, err := authentic(r.hash(), keyState, tx.Bucket(bucketMeta).Get(keyState))
 	if err == nil {
 		err = json.Unmarshal(value, &s)
 	}
@@ -145,36 +146,39 @@ func (r *Revocations) setState(tx *bolt.Tx, s state) error {
 	if err != nil {
 		return err
 	}
-	return tx.Bucket(bucketMeta).Put(keyState, append(r.sum(keyState, value), value...))
+	return tx.Bucket(bucketMeta).Put(keyState, append(sum(r.hash(), keyState, value), value...))
 }
 
-// authentic returns the value behind its MAC, or ErrTampered.
-func (r *Revocations) authentic(k, v []byte) ([]byte, error) {
-	if len(v) < sha256.Size || !hmac.Equal(v[:sha256.Size], r.sum(k, v[sha256.Size:])) {
+// authentic returns the value behind its MAC, or ErrTampered. It is of the mapped file: gone with the transaction.
+func authentic(mac hash.Hash, k, v []byte) ([]byte, error) {
+	if len(v) < sha256.Size || !hmac.Equal(v[:sha256.Size], sum(mac, k, v[sha256.Size:])) {
 		return nil, ErrTampered
 	}
-	return bytes.Clone(v[sha256.Size:]), nil
+	return v[sha256.Size:], nil
 }
 
 // entry reads one entry.
-func (r *Revocations) entry(k, v []byte) (n uint64, e revocation.Entry, err error) {
+func entry(mac hash.Hash, k, v []byte) (n uint64, e revocation.Entry, err error) {
 	if len(k) != 8 {
 		return 0, e, ErrTampered
 	}
 	n = binary.BigEndian.Uint64(k)
-	value, err := r.authentic(k, v)
+	value, err := authentic(mac, k, v)
 	if err != nil || json.Unmarshal(value, &e) != nil {
 		return n, e, fmt.Errorf("%w: position %d.%d", ErrTampered, epoch, n)
 	}
 	return n, e, nil
 }
 
+// hash returns an HMAC under our key, for any number of sums one after the other: making it costs as much as one.
+func (r *Revocations) hash() hash.Hash { return hmac.New(sha256.New, r.mac) }
+
 // sum covers the key too, so that an entry cannot be moved.
-func (r *Revocations) sum(k, value []byte) []byte {
-	h := hmac.New(sha256.New, r.mac)
-	h.Write(k)
-	h.Write(value)
-	return h.Sum(nil)
+func sum(mac hash.Hash, k, value []byte) []byte {
+	mac.Reset()
+	mac.Write(k)
+	mac.Write(value)
+	return mac.Sum(nil)
 }
 
 // Load implements [revocation.Log]. An entry whose MAC is wrong, or one that is missing, is ErrTampered: the
@@ -210,8 +214,9 @@ const releaseEvery = 1 << 16
 // scan reads every entry.
 func (r *Revocations) scan(tx *bolt.Tx, each func(n uint64, e revocation.Entry) error) (count uint64, err error) {
 	defer r.db.release(tx)
+	mac := r.hash()
 	err = tx.Bucket(bucketRevocations).ForEach(func(k, v []byte) error {
-		n, e, err := r.entry(k, v)
+		n, e, err := entry(mac, k, v)
 		if err != nil {
 			return err
 		}
