@@ -23,6 +23,14 @@ func TestBrokerThatAmplifiesIsStopped(t *testing.T) {
 		"one scope more":      func(c *brokers.Credential) { c.Scopes = append(c.Scopes, "admin") },
 		"scope in other case": func(c *brokers.Credential) { c.Scopes = []string{"READ"} },
 		"an empty credential": func(c *brokers.Credential) { c.Value = secret.Value{} },
+		"for another target":  func(c *brokers.Credential) { c.Audience = "billing" },
+		"for a name like it":  func(c *brokers.Credential) { c.Audience = "Orders" },
+		"a bearer for nobody": func(c *brokers.Credential) { c.Audience = "" },
+		"a token of ours for another target": func(c *brokers.Credential) {
+			c.Fingerprint, c.Audience = "f", "billing"
+		},
+		"a token of ours for its name, where its aud is another": func(c *brokers.Credential) { c.Fingerprint = "f" },
+		"a token of ours for nobody":                             func(c *brokers.Credential) { c.Fingerprint, c.Audience, c.TokenType = "f", "", "N_A" },
 	} {
 		d := deploy(t, func(w *world) {
 			w.brokers["orders"] = brokerFunc(func(_ context.Context, o brokers.Order) (brokers.Credential, error) {
@@ -43,6 +51,19 @@ func TestBrokerThatAmplifiesIsStopped(t *testing.T) {
 		if d.recorder.count(audit.Issued) != 0 {
 			t.Errorf("%s: recorded as issued", name)
 		}
+	}
+}
+
+// What was configured for one target and stands where another's broker belongs would sign tokens for the wrong one.
+func TestBrokerOfAnotherTargetIsStopped(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	state := d.build(d.world, "config-2")
+	state.Brokers["orders"] = state.Brokers["billing"]
+	d.exchanger.Swap(state)
+	d.wantRefusal("the broker of billing at orders", d.exchange(te(d.checkout(), "scope", "read")), 500, "server_error")
+	if d.recorder.count(audit.Issued) != 0 {
+		t.Error("recorded as issued")
 	}
 }
 

@@ -254,7 +254,7 @@ func (x *Exchanger) withdraw(ctx context.Context, target string, e *entry) {
 	}
 }
 
-// amplifies is the one check that a credential is no more than its grant: not longer, not wider, and
+// amplifies is the one check that a credential is no more than its grant: not longer, not wider, for nothing else, and
 // still alive when it is handed over.
 func amplifies(g policy.Grant, c brokers.Credential, now time.Time) error {
 	switch {
@@ -268,6 +268,8 @@ func amplifies(g policy.Grant, c brokers.Credential, now time.Time) error {
 		return fmt.Errorf("%w: it outlives the actor token", ErrAmplified)
 	case c.Expires.Sub(now) < time.Second:
 		return fmt.Errorf("%w: less than a second is left of it", federation.ErrExpired)
+	case !addressed(g, c):
+		return fmt.Errorf("%w: it is good for %q", ErrAmplified, c.Audience)
 	}
 	allowed := make(map[string]bool, len(g.Scopes()))
 	for _, s := range g.Scopes() {
@@ -279,6 +281,20 @@ func amplifies(g policy.Grant, c brokers.Credential, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// addressed reports whether c is good for the target of g. What a token is for stands in its aud, and policy knows that
+// by configuration, not from the broker: one that stands where another belongs is noticed. Any other credential
+// is for its target by name; one that is no token may leave that out.
+func addressed(g policy.Grant, c brokers.Credential) bool {
+	switch {
+	case c.Fingerprint != "":
+		return c.Audience == g.Audience()
+	case c.Audience == "":
+		return c.TokenType == brokers.NotApplicable
+	default:
+		return c.Audience == g.Target()
+	}
 }
 
 // Response is a successful exchange.

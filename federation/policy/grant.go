@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ type Grant struct {
 	actor    federation.Workload
 	target   string
 	resource string
+	audience string
 	scopes   []string
 	rule     string
 	expires  time.Time
@@ -37,6 +39,9 @@ func (g Grant) Target() string { return g.target }
 
 // Resource returns the target's URI, "" when it has none.
 func (g Grant) Resource() string { return g.resource }
+
+// Audience returns the aud of a token that is minted by this grant.
+func (g Grant) Audience() string { return g.audience }
 
 // Scopes returns a copy of the granted scopes.
 func (g Grant) Scopes() []string { return slices.Clone(g.scopes) }
@@ -83,6 +88,7 @@ func (p *Policy) grant(r *Rule, t *Target, f Facts, scopes []string) Decision {
 			once:     f.Workload.Token().SingleUse() || r.Require.SingleUse,
 			target:   t.Name,
 			resource: t.Resource,
+			audience: cmp.Or(t.Audience, t.Resource, t.Name),
 			scopes:   slices.Clone(scopes),
 			rule:     r.Name,
 			expires:  expires,

@@ -133,6 +133,7 @@ func (m Matcher) match(v federation.Value) bool {
 type Target struct {
 	Name            string
 	Resource        string        // absolute URI by which it can also be asked for; "" for none
+	Audience        string        // aud of the tokens that are minted for it; "" for the resource, else the name
 	MaxLifetime     time.Duration // of a credential; 0 means [DefaultLifetime]
 	MinLifetime     time.Duration // the shortest that a credential for it can have; 0 for any
 	Scopes          []string      // the words it defines

@@ -50,7 +50,7 @@ func TestSampleLoadsAsTheManualSays(t *testing.T) {
 	}
 	orders, ok := set.Policy.Target("orders")
 	want := policy.Target{
-		Name: "orders", Resource: "https://orders.example/", MaxLifetime: 15 * time.Minute, Scopes: []string{"read", "write"},
+		Name: "orders", Resource: "https://orders.example/", Audience: "https://orders.example", MaxLifetime: 15 * time.Minute, Scopes: []string{"read", "write"},
 		GrantableTo: []string{"prod.example"}, ResourceServers: []string{"spiffe://prod.example/cluster-1/ns/orders/sa/api"},
 	}
 	if diff := cmp.Diff(want, orders); diff != "" || !ok {
@@ -65,7 +65,7 @@ func TestBuiltInTargetAnswersForIntrospection(t *testing.T) {
 		t.Fatal("got no target named introspection")
 	}
 	target := set.Targets[i]
-	want := policy.Target{Name: "introspection", MaxLifetime: 15 * time.Minute}
+	want := policy.Target{Name: "introspection", Audience: "https://sts.example/introspect", MaxLifetime: 15 * time.Minute}
 	if diff := cmp.Diff(want, target.Policy); diff != "" {
 		t.Errorf("target (-want +got):\n%s", diff)
 	}

@@ -151,7 +151,7 @@ func (l *loader) broker(d *document, f targetFile, b block, t *Target) {
 	}
 	t.Policy.MinLifetime = kind.Capabilities().MinLifetime
 	if name == jwtBroker {
-		l.audience(d, t.Broker, b)
+		t.Policy.Audience = l.audience(d, t.Broker, b)
 	}
 }
 
@@ -185,8 +185,9 @@ func (l *loader) secrets(d *document, path string, v reflect.Value) bool {
 	return d.ok(path)
 }
 
-// audience refuses two targets whose tokens could be taken for each other (RFC 9068 section 5).
-func (l *loader) audience(d *document, t brokers.Target, b block) {
+// audience returns the aud of a target's tokens, and refuses two targets whose tokens could be taken for each other
+// (RFC 9068 section 5).
+func (l *loader) audience(d *document, t brokers.Target, b block) string {
 	path, aud := join(jwtBroker, "audience"), cmp.Or(t.Resource, t.Name)
 	if n := child(b.value, "audience"); n != nil && n.Value != "" {
 		aud = n.Value
@@ -194,12 +195,13 @@ func (l *loader) audience(d *document, t brokers.Target, b block) {
 	first, ok := l.minted[aud]
 	if !ok {
 		l.minted[aud] = d.source(path)
-		return
+		return aud
 	}
 	if child(b.value, "audience") == nil {
 		path = "target"
 	}
 	d.problem(path, "tokens of this target would have the audience %s, as those of %s have; a token for the one would open the other (RFC 9068 section 5): give each its own", show(aud), first)
+	return aud
 }
 
 // introspection returns the built-in target. A binary without the jwt broker has none.
@@ -208,15 +210,16 @@ func (l *loader) introspection() (Target, bool) {
 	if !ok {
 		return Target{}, false
 	}
+	aud := l.set.Server.Issuer + introspectionPath
 	t := Target{
-		Policy:   policy.Target{Name: introspectionTarget, MaxLifetime: policy.DefaultLifetime},
+		Policy:   policy.Target{Name: introspectionTarget, Audience: aud, MaxLifetime: policy.DefaultLifetime},
 		Kind:     kind,
 		Settings: kind.Settings(),
 		Broker:   brokers.Target{Name: introspectionTarget},
 	}
 	settings := yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{
 		{Kind: yaml.ScalarNode, Tag: "!!str", Value: "audience"},
-		{Kind: yaml.ScalarNode, Tag: "!!str", Value: l.set.Server.Issuer + introspectionPath},
+		{Kind: yaml.ScalarNode, Tag: "!!str", Value: aud},
 	}}
 	return t, settings.Load(t.Settings, yaml.WithKnownFields()) == nil
 }
