@@ -57,7 +57,7 @@ func madeNothing(err error) bool {
 	}
 	for _, sure := range []error{
 		brokers.ErrUnavailable, brokers.ErrMisconfigured, brokers.ErrTooShort, brokers.ErrScopes, brokers.ErrInput,
-		lease.ErrLimit, lease.ErrUnavailable, ErrTargetUnservable, ErrDelegation, ErrForm,
+		lease.ErrLimit, lease.ErrUnavailable, ErrTargetUnservable, ErrDelegation, ErrForm, ErrLocked, ErrRevoked,
 	} {
 		if errors.Is(err, sure) {
 			return true

@@ -208,6 +208,21 @@ func TestLockRefusesUntilItIsLifted(t *testing.T) {
 	}
 }
 
+// A lock does not use up a token that may be used once: after it the same token is good.
+func TestLockUsesUpNoToken(t *testing.T) {
+	t.Parallel()
+	d := deploy(t, func(w *world) { w.policy.Rules[0].Require.SingleUse = true })
+	o := operate(t, d)
+	subject := d.checkout()
+	lock := o.does(`"lock":true`, "target=orders")
+	d.refused("while the lock stands", 400, "invalid_target", func() answer { return d.exchange(te(subject, "audience", "orders")) })
+	if a := o.ask("DELETE", "/admin/v1/locks/"+lock["id"].(string)); a.status != 200 {
+		t.Fatal(a.body)
+	}
+	d.mint(subject, "orders")
+	d.refused("used", 400, "invalid_request", func() answer { return d.exchange(te(subject, "audience", "orders")) })
+}
+
 // An actor is named wherever it stands in a chain, and by what its own token says.
 func TestSelectorFindsAnActorAnywhere(t *testing.T) {
 	t.Parallel()
