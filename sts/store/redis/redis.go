@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 
 // Config says where the Redis is.
 type Config struct {
-	URL        secret.Value // rediss://, redis:// or unix://, with user and password
+	URL        secret.Value // rediss://, redis:// or unix://, with user and password; with master_name in its query it is of a Sentinel
 	CAFile     string       // PEM certificates that sign the server's; "" for those of the system
 	AllowPlain bool         // redis:// to a host that is not this one
 	Prefix     string       // of every key, unique for each deployment in one Redis; "" for sallyport
@@ -35,7 +36,7 @@ const DefaultPrefix = "sallyport"
 
 // Errors of the URL. None of them repeats it: it holds the password.
 var (
-	ErrURL   = errors.New("the Redis URL (not repeated here) is not rediss://HOST:PORT/DB, redis://HOST:PORT/DB or unix:///PATH?db=DB")
+	ErrURL   = errors.New("the Redis URL (not repeated here) is not rediss://HOST:PORT/DB, redis://HOST:PORT/DB or unix:///PATH?db=DB, nor that of a Sentinel, redis://HOST:PORT/DB?master_name=NAME&addr=HOST:PORT&username=USER&password=PASSWORD")
 	ErrPlain = errors.New("the Redis URL (not repeated here) is redis:// to another host: the password would cross the network in the clear; use rediss://, or say allow_plaintext: true for a network that encrypts")
 )
 
@@ -48,7 +49,7 @@ type DB struct {
 
 // Open checks the configuration and returns the client. It does not connect.
 func Open(c Config) (*DB, error) {
-	o, err := Check(c)
+	rdb, err := newClient(c)
 	if err != nil {
 		return nil, err
 	}
@@ -56,44 +57,104 @@ func Open(c Config) (*DB, error) {
 	if prefix == "" {
 		prefix = DefaultPrefix
 	}
-	return &DB{rdb: redis.NewClient(o), tag: "{" + prefix + "}:"}, nil
+	return &DB{rdb: rdb, tag: "{" + prefix + "}:"}, nil
 }
 
 // Check reports what is wrong with the configuration, without connecting.
-func Check(c Config) (*redis.Options, error) {
+func Check(c Config) error {
+	rdb, err := newClient(c)
+	if err != nil {
+		return err
+	}
+	return rdb.Close()
+}
+
+// newClient returns a client of one Redis, or of the one that Sentinels name.
+func newClient(c Config) (*redis.Client, error) {
+	if u, err := url.Parse(c.URL.Reveal()); err == nil && u.Query().Has("master_name") {
+		return newFailover(c)
+	}
 	o, err := redis.ParseURL(c.URL.Reveal())
 	if err != nil {
 		return nil, ErrURL // err may repeat the password
 	}
-	host, _, err := net.SplitHostPort(o.Addr)
-	if err != nil && o.Network != "unix" {
+	if _, _, err := net.SplitHostPort(o.Addr); err != nil && o.Network != "unix" {
 		return nil, ErrURL
 	}
-	if ip := net.ParseIP(host); o.Network != "unix" && o.TLSConfig == nil && !c.AllowPlain && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if o.Network != "unix" && o.TLSConfig == nil && !c.AllowPlain && !local(o.Addr) {
 		return nil, ErrPlain
 	}
-	if o.TLSConfig != nil {
-		o.TLSConfig.MinVersion = tls.VersionTLS12
-		o.TLSConfig.InsecureSkipVerify = false // ParseURL takes skip_verify from the query
-		if c.CAFile != "" {
-			pem, err := os.ReadFile(c.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("reading ca_file: %w", err)
-			}
-			o.TLSConfig.RootCAs = x509.NewCertPool()
-			if !o.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, errors.New("ca_file holds no PEM certificate")
-			}
-		}
+	if err := c.secure(o.TLSConfig); err != nil {
+		return nil, err
 	}
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, commandTimeout, commandTimeout, commandTimeout
-	o.ContextTimeoutEnabled = true
-	o.PoolSize = poolSize
-	o.MaxRetries = 1
-	o.DialerRetries = 1
-	o.Protocol = 2
-	o.DisableIdentity = true
-	return o, nil
+	o.ContextTimeoutEnabled, o.PoolSize, o.MaxRetries, o.DialerRetries, o.Protocol, o.DisableIdentity = true, poolSize, 1, 1, 2, true
+	return redis.NewClient(o), nil
+}
+
+// newFailover returns a client of the primary that Sentinels name. After a failover the Redis has another run id, and all
+// that follows from that (see the package comment).
+func newFailover(c Config) (*redis.Client, error) {
+	o, err := redis.ParseFailoverURL(c.URL.Reveal())
+	if err != nil || o.MasterName == "" {
+		return nil, ErrURL
+	}
+	for _, addr := range o.SentinelAddrs {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return nil, ErrURL
+		}
+		if o.TLSConfig == nil && !c.AllowPlain && !local(addr) {
+			return nil, ErrPlain
+		}
+	}
+	if o.TLSConfig != nil {
+		o.TLSConfig.ServerName = "" // each server by its own name
+	} else if !c.AllowPlain {
+		o.Dialer = dialLocal // wherever a Sentinel says that the primary is
+	}
+	if err := c.secure(o.TLSConfig); err != nil {
+		return nil, err
+	}
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, commandTimeout, commandTimeout, commandTimeout
+	o.ContextTimeoutEnabled, o.PoolSize, o.MaxRetries, o.DialerRetries, o.Protocol, o.DisableIdentity = true, poolSize, 1, 1, 2, true
+	o.ReplicaOnly, o.RouteByLatency, o.RouteRandomly, o.UseDisconnectedReplicas = false, false, false, false
+	return redis.NewFailoverClient(o), nil
+}
+
+// secure makes t verify what it connects to, by ca_file if there is one. nil is a connection without TLS.
+func (c Config) secure(t *tls.Config) error {
+	if t == nil {
+		return nil
+	}
+	t.MinVersion = tls.VersionTLS12
+	t.InsecureSkipVerify = false // the URL's query can ask for it
+	if c.CAFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return fmt.Errorf("reading ca_file: %w", err)
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(pem) {
+		return errors.New("ca_file holds no PEM certificate")
+	}
+	return nil
+}
+
+// local reports whether an address is of this machine, by what it says.
+func local(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// dialLocal refuses to send a password in the clear to where somebody else says.
+func dialLocal(ctx context.Context, network, addr string) (net.Conn, error) {
+	if !local(addr) {
+		return nil, ErrPlain
+	}
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
 }
 
 // Close closes the connections.

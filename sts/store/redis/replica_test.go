@@ -399,7 +399,8 @@ func TestPasswordIsInNoError(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
 		"http://:s3cret-word@127.0.0.1:1", "redis://:s3cret-word@redis.example:6379", "redis://:s3cret-word@127.0.0.1:1/x", "s3cret-word", "redis://:s3cret-word@127.0.0.1:1%zz",
-		"redis://:s3cret-word@127.0.0.1:1?nonsense=s3cret-word",
+		"redis://:s3cret-word@127.0.0.1:1?nonsense=s3cret-word", "redis://:s3cret-word@redis.example:1?master_name=m&password=s3cret-word", "redis://127.0.0.1:1?master_name=m&addr=redis.example:1&password=s3cret-word",
+		"redis://127.0.0.1:1?master_name=&password=s3cret-word", "unix:///s?master_name=m&password=s3cret-word",
 	} {
 		db, err := redis.Open(redis.Config{URL: secret.New(url)})
 		if err == nil {
@@ -417,7 +418,7 @@ func TestPasswordIsInNoError(t *testing.T) {
 	if _, _, err := db.Keys().Load(t.Context()); err == nil || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("without a server: %v", err)
 	}
-	if _, err := redis.Check(redis.Config{URL: secret.New("rediss://:p@redis.example:6379"), CAFile: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
+	if err := redis.Check(redis.Config{URL: secret.New("rediss://:p@redis.example:6379"), CAFile: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing ca_file: %v", err)
 	}
 }
