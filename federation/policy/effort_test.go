@@ -124,3 +124,34 @@ func TestRulesAreFiledUnderWhoActsAndWhatTheyExchange(t *testing.T) {
 		}
 	}
 }
+
+// What a rule is filed under is not all that it asks for: one that lists much is filed under less, and matched in full.
+func TestRuleThatListsMuchIsMatchedInFull(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := policy.Config{Issuers: issuers(), Targets: targets()}
+	r := policy.Rule{Name: "onward", Effect: policy.Allow, Workloads: where(nil), Targets: []string{"orders"}, Scopes: []string{"read"},
+		Actors: &policy.Workloads{TrustDomain: "prod.example", Issuer: "ci", Where: map[string]policy.Matcher{"repo": is(federation.String("edge"), federation.String("gateway"))}}}
+	for i := range 40 {
+		from := fmt.Sprint("from-", i)
+		cfg.Targets = append(cfg.Targets, policy.Target{Name: from, Scopes: []string{"read"}})
+		r.ExchangeFrom = append(r.ExchangeFrom, from)
+	}
+	cfg.Rules = []policy.Rule{r}
+	p := mustCompile(t, cfg)
+	for _, tc := range []struct {
+		from, repo string
+		near       policy.Near // zero: allowed
+	}{
+		{"from-39", "edge", policy.Near{}},
+		{"gateway", "edge", policy.Near{Rule: "onward", Claim: "subject token", Expected: "one minted here for " + strings.Join(r.ExchangeFrom, ", "), Found: "one minted here for gateway"}},
+		{"from-0", "other", policy.Near{Rule: "onward", Claim: "actor.repo", Expected: "one of edge, gateway", Found: "other"}},
+	} {
+		f := w.facts(w.ownWorkload(tc.from, "read"), "orders")
+		f.Actor = w.workload(map[string]any{"sub": "gateway", "repo": tc.repo})
+		d := p.Decide(f)
+		if near, _ := d.Near(); d.Allowed() != (tc.near == policy.Near{}) || near != tc.near {
+			t.Errorf("a token for %s, %s acts: allowed is %v, nearest %+v, want %+v", tc.from, tc.repo, d.Allowed(), near, tc.near)
+		}
+	}
+}
