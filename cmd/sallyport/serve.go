@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
@@ -41,6 +42,7 @@ seals the audit log and ends; a second one cuts what is not finished.`,
 				log = log.Output(zerolog.ConsoleWriter{Out: os.Stderr})
 			}
 			slog.SetDefault(slog.New(zerolog.NewSlogHandler(log))) // zitadel/oidc logs there
+			goredis.SetLogger(redisLog{log})
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			return serve(ctx, args[0], dataDir, log)
@@ -49,6 +51,14 @@ seals the audit log and ends; a second one cuts what is not finished.`,
 	c.Flags().StringVar(&dataDir, "data-dir", "", "directory for this replica's state, in place of data_dir")
 	c.Flags().BoolVar(&pretty, "pretty", isTerminal(os.Stderr), "write logs for people instead of JSON lines")
 	return c
+}
+
+// redisLog is where the client of Redis writes what it tries; what came of it is said by whoever asked.
+type redisLog struct{ zerolog.Logger }
+
+// Printf implements the client's logger.
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	l.Debug().Msg(fmt.Sprintf(format, v...))
 }
 
 // Server limits: an anonymous peer may hold a connection, not a handler.
