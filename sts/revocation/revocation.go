@@ -171,13 +171,16 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 	}
 	if !s.knows(e) {
 		news = true
+		if s.shared == nil {
+			s.mirror.begins()
+			defer func() { s.mirror.ends(p) }()
+		}
 		if p, err = s.log.Append(ctx, e); err != nil {
 			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		if s.shared == nil {
 			e.Position = p // what is decided from here on reads a later one
 			s.add(e)
-			s.mirror.reach(p)
 			return p, true, nil
 		}
 		s.add(e)
