@@ -56,3 +56,38 @@ func TestPositionNeverPassesARevocationThatIsNotInForceYet(t *testing.T) {
 		t.Errorf("both are in force, and the position is %v", p)
 	}
 }
+
+// An entry that is none of those that this program knows is not passed over and ends no replica: it may kill anything, so nothing
+// is served.
+func TestEntryOfNoKnownKindIsRefusedAndNotPassedOver(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]revocation.Entry{
+		"nothing that it names":    {Decision: "d", At: time.Unix(1000, 0), Until: time.Unix(2000, 0)},
+		"a lease and a selector":   {Decision: "d", Lease: "l", Selector: revocation.Selector{"subject=x"}},
+		"a selector without an id": {Selector: revocation.Selector{"subject=x"}},
+	} {
+		s := newSet(t, new(memory))
+		if err := s.Learn(context.Background(), []revocation.Entry{e}); err == nil {
+			t.Errorf("%s: learned", name)
+		}
+		if _, err := revocation.New(context.Background(), &memory{entries: []revocation.Entry{e}}, mac); err == nil {
+			t.Errorf("%s: loaded", name)
+		}
+	}
+}
+
+// A revocation that names one token is about that token, whatever the clock of its issuer said.
+func TestRevocationOfOneTokenIsNotAboutTime(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{revocation.KeyToken, revocation.KeyJTI} {
+		s := newSet(t, new(memory))
+		e := selecting("d", key+"=x")
+		if _, _, err := s.Revoke(context.Background(), e); err != nil {
+			t.Fatal(err)
+		}
+		stolen := revocation.Part{Platform: true, Issued: e.At.Add(25 * time.Second), Terms: []revocation.Digest{s.Hasher().Term(key, "x")}}
+		if _, dead := s.Dead(revocation.Facts{Parts: []revocation.Part{stolen}}); !dead {
+			t.Errorf("%s: a token of an issuer whose clock is ahead lives although it is named", key)
+		}
+	}
+}
