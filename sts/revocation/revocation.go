@@ -140,6 +140,9 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 	}
 	s := &Set{log: log, mirror: mirror{dead: newTable()}, index: newIndex(NewHasher(mac))}
 	position, err := log.Load(ctx, func(p Position, e Entry) error {
+		if err := e.check(); err != nil {
+			return fmt.Errorf("entry %s: %w; a newer version may have written it", p, err)
+		}
 		if !e.Placed() {
 			e.Position = p
 			s.own = append(s.own, e.Decision)
@@ -193,10 +196,14 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 	return s.Position(), news, nil
 }
 
-// Learn takes what other replicas revoked: durable here when it returns, then effective. What is known is skipped.
+// Learn takes what other replicas revoked: durable here when it returns, then effective. What is known is skipped. Entries
+// among which one is of no known kind are refused.
 func (s *Set) Learn(ctx context.Context, entries []Entry) error {
 	news := make([]Entry, 0, len(entries))
 	for _, e := range entries {
+		if err := e.check(); err != nil { // what it kills nobody here can say
+			return fmt.Errorf("%w: %w; a newer version may have written it", ErrUnavailable, err)
+		}
 		if !s.knows(e) {
 			news = append(news, e)
 		}
