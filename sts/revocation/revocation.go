@@ -130,6 +130,7 @@ type Set struct {
 	mirror mirror   // entries that name a lease
 	index  *index   // all others
 	own    []string // of them, by id, those that have the place of this log and no other
+	loaded uint64   // the newest epoch of a place that the log had
 }
 
 // New loads the log into memory. mac is the key that authenticates it, 32 bytes; digests are derived from it. Nothing may
@@ -146,6 +147,8 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 		if !e.Placed() {
 			e.Position = p
 			s.own = append(s.own, e.Decision)
+		} else {
+			s.loaded = max(s.loaded, e.Position.Epoch)
 		}
 		s.add(e)
 		return nil
@@ -315,6 +318,10 @@ func (s *Set) Position() Position {
 	defer s.mirror.mu.RUnlock()
 	return s.mirror.position
 }
+
+// Epoch returns the newest epoch that this replica has seen. What is placed in an older one would not kill what was decided
+// since.
+func (s *Set) Epoch() uint64 { return max(s.Position().Epoch, s.loaded) }
 
 // Len returns how many revocations are live.
 func (s *Set) Len() int { return int(s.mirror.dead.live.Load()) + s.index.len() }

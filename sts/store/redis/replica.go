@@ -153,7 +153,7 @@ func (r *Replica) catchUp(ctx context.Context) (err error) {
 			return err
 		}
 		switch {
-		case !v.exists || v.headRun != v.run || r.synced && v.epoch == r.epoch && r.wentBack(v):
+		case !v.exists || v.headRun != v.run || v.epoch < r.set.Epoch() || r.synced && v.epoch == r.epoch && r.wentBack(v):
 			if err := r.begin(ctx, v); err != nil {
 				return err
 			}
@@ -350,7 +350,7 @@ func (r *Replica) begin(ctx context.Context, v view) error {
 	if v.exists {
 		epoch = strconv.FormatUint(v.epoch, 10)
 	}
-	fresh := max(v.millis/1000, v.epoch+1, r.epoch+1) // seconds: greater than what another deployment's replicas remember
+	fresh := max(v.millis/1000, v.epoch+1, r.epoch+1, r.set.Epoch()+1) // seconds: greater than what another deployment's replicas remember
 	if _, err := r.run(ctx, begin, epoch, v.headRun, fresh, v.run, r.maxStale.Milliseconds()).Int(); err != nil {
 		return fmt.Errorf("beginning an epoch: %w", err)
 	}
