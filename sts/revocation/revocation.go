@@ -156,13 +156,13 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading revocations: %w", err)
 	}
-	s.mirror.reach(position)
+	s.mirror.reach(position, true)
 	return s, nil
 }
 
 // Share makes every later Revoke known to the other replicas. It is called once, before anything is served.
 func (s *Set) Share(with Shared) {
-	s.mirror.position = Position{} // from here on, positions are those that all replicas share
+	s.mirror.position, s.mirror.applied = Position{}, Position{} // from here on, positions are those that all replicas share
 	s.index.displace(s.own)
 	s.shared = with
 }
@@ -196,7 +196,7 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
-	return s.Position(), news, nil
+	return s.mirror.upTo(), news, nil
 }
 
 // Learn takes what other replicas revoked: durable here when it returns, then effective. What is known is skipped. Entries
@@ -263,8 +263,9 @@ func (s *Set) Replicas(ctx context.Context) ([]Replica, error) {
 // Locks returns the locks that stand at now, in no order.
 func (s *Set) Locks(now time.Time) []Entry { return s.index.locks(now) }
 
-// Reached says that everything up to a shared position is known.
-func (s *Set) Reached(p Position) { s.mirror.reach(p) }
+// Reached says that everything that is shared up to a position is known. Before its epoch has settled, what was lost with
+// the one before may not be: it keeps its place there, and what is decided meanwhile must not come after it.
+func (s *Set) Reached(p Position, settled bool) { s.mirror.reach(p, settled) }
 
 // Each calls do with every entry that this replica keeps, once.
 func (s *Set) Each(ctx context.Context, do func(Entry) error) error {
@@ -321,7 +322,7 @@ func (s *Set) Position() Position {
 
 // Epoch returns the newest epoch that this replica has seen. What is placed in an older one would not kill what was decided
 // since.
-func (s *Set) Epoch() uint64 { return max(s.Position().Epoch, s.loaded) }
+func (s *Set) Epoch() uint64 { return max(s.mirror.upTo().Epoch, s.loaded) }
 
 // Len returns how many revocations are live.
 func (s *Set) Len() int { return int(s.mirror.dead.live.Load()) + s.index.len() }

@@ -262,7 +262,7 @@ func (r *Replica) apply(ctx context.Context, v view) (more bool, err error) {
 	if full {
 		return true, nil
 	}
-	r.set.Reached(revocation.Position{Epoch: v.epoch, N: v.n})
+	r.set.Reached(revocation.Position{Epoch: v.epoch, N: v.n}, !v.settling)
 	if !r.synced {
 		now := time.Now()
 		err := r.set.Each(ctx, func(e revocation.Entry) error {
@@ -331,7 +331,7 @@ func (r *Replica) flush(ctx context.Context, v view) (lost bool, err error) {
 			return false, err
 		}
 		r.at, r.offer = at, r.offer[len(some):]
-		r.set.Reached(revocation.Position{Epoch: v.epoch, N: at.n})
+		r.set.Reached(revocation.Position{Epoch: v.epoch, N: at.n}, !v.settling)
 	}
 	r.offer = nil
 	return false, nil
