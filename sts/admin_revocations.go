@@ -169,6 +169,13 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 			out.Expires = entry.Until
 		}
 	}
+	if ask.Lock && entry.Until.Before(entry.At.Add(olderTokens)) { // what it kills lives longer than it stands
+		killed := entry
+		killed.Lock, killed.Decision, killed.Until = false, x.newID(), entry.At.Add(olderTokens)
+		if _, _, err := x.revocations.Revoke(ctx, killed); err != nil {
+			return out, err
+		}
+	}
 	position, _, err := x.revocations.Revoke(ctx, entry)
 	if err != nil {
 		return out, err

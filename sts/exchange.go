@@ -99,9 +99,11 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 }
 
 // identify verifies the subject token and the actor token, each as its own token of its own issuer, and asks whether
-// either is dead.
+// either is dead. The position is read before either is asked about: whatever is revoked from here on is newer than the
+// decision, and the check after the mint sees it. Verifying the second may take as long as an issuer's keys do.
 func (x *Exchanger) identify(ctx context.Context, req request, e *entry) (parties, error) {
 	e.requested(req)
+	e.position = x.revocations.Position()
 	if err := x.revocations.Fresh(); err != nil {
 		return parties{}, err
 	}
@@ -155,10 +157,8 @@ func by(e revocation.Entry) string {
 	}
 }
 
-// authorize decides, and nothing else. The position is read first: whatever is revoked from here on is
-// newer than the decision, and the check after the mint sees it.
+// authorize decides, and nothing else.
 func (x *Exchanger) authorize(who parties, req request, e *entry) (policy.Grant, error) {
-	e.position = x.revocations.Position()
 	decision := e.state.Policy.Decide(policy.Facts{Workload: who.subject, Actor: who.actor, Want: req.want, Time: e.now, Address: req.remote})
 	e.decided(decision)
 	grant, ok := decision.Grant()

@@ -208,6 +208,26 @@ func TestLockRefusesUntilItIsLifted(t *testing.T) {
 	}
 }
 
+// A lock that ends lets new tokens through. What it killed stays dead: our tokens and the platform's outlive a short lock.
+func TestWhatALockKilledStaysDeadWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	caller, stolen := d.gateway(), d.checkout()
+	before := d.mint(stolen, "orders")
+	operate(t, d).does(`"lock":true,"ttl_seconds":60`, "attr.team=checkout")
+	d.clock.advance(2 * time.Minute)
+	if err := d.revocations.Prune(t.Context(), d.clock.now()); err != nil {
+		t.Fatal(err)
+	}
+	if d.active(caller, before.token) {
+		t.Error("a token that the lock killed is active again")
+	}
+	d.refused("a platform's token that the lock killed", 400, "invalid_request", func() answer { return d.exchange(te(stolen, "audience", "orders")) })
+	if after := d.mint(d.checkout(), "orders"); !d.active(caller, after.token) {
+		t.Error("what came after the lock is dead")
+	}
+}
+
 // A lock does not use up a token that may be used once: after it the same token is good.
 func TestLockUsesUpNoToken(t *testing.T) {
 	t.Parallel()

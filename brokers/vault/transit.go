@@ -83,6 +83,7 @@ type Transit struct {
 	mu    sync.Mutex // one login at a time
 	login token
 	from  time.Time // when login was made
+	rest  time.Time // no other login before, when this one is refused
 }
 
 // NewTransit connects to nothing.
@@ -132,7 +133,7 @@ func (t *Transit) token(ctx context.Context, refused secret.Value) (secret.Value
 	defer t.mu.Unlock()
 	now := t.now()
 	usable := !t.login.value.IsZero() && now.Before(t.login.ends.Add(-t.login.life/3)) && !now.Before(t.from)
-	if usable && t.login.value.Reveal() != refused.Reveal() {
+	if usable && (t.login.value.Reveal() != refused.Reveal() || now.Before(t.rest)) {
 		return t.login.value, nil
 	}
 	jwt, err := t.jwt()
@@ -147,10 +148,7 @@ func (t *Transit) token(ctx context.Context, refused secret.Value) (secret.Value
 	if err != nil {
 		return secret.Value{}, err
 	}
-	if t.login.value.Reveal() == refused.Reveal() {
-		t.login = token{} // it is dead
-	}
-	_ = t.drop(context.WithoutCancel(ctx))
+	_ = t.drop(context.WithoutCancel(ctx)) // a refused one too: it may be good, and only not for this
 	t.login, t.from = fresh, now
 	return fresh.value, nil
 }
@@ -187,10 +185,24 @@ func (t *Transit) ask(ctx context.Context, what, path string, body any) (answer,
 			refused = login
 			continue
 		}
+		if no != nil && no.status == http.StatusForbidden {
+			t.forbidden()
+		}
 		if err == nil && (a.WrapInfo != nil || a.Auth != nil || a.LeaseID != "") {
 			err = fmt.Errorf("%s: %w: the answer is not one of the transit engine's", what, brokers.ErrMisconfigured)
 		}
 		return a, err
+	}
+}
+
+// restAfter is how long no other login is made when a new one was refused as well: it is not the login then.
+const restAfter = 2 * time.Second
+
+func (t *Transit) forbidden() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := t.now(); !now.Before(t.rest) || t.rest.Sub(now) > restAfter {
+		t.rest = now.Add(restAfter)
 	}
 }
 

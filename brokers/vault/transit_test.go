@@ -188,6 +188,40 @@ func TestTransitLogsInAgainOnceAndNoMore(t *testing.T) {
 	}
 }
 
+// A Vault that forbids what the login is for gets no new login for each caller, and none that is left behind.
+func TestTransitThatIsForbiddenLeavesNoLoginsBehind(t *testing.T) {
+	t.Parallel()
+	e, now := newEngine(t), time.Now()
+	e.answer = func(string, string) (int, any) {
+		return http.StatusForbidden, map[string]any{"errors": []string{"permission denied"}}
+	}
+	x := transit(t, e.settings(t), func() time.Time { return now })
+	ask := func() {
+		for range 20 {
+			if _, err := x.SignWith(t.Context(), "sign:1", jose.ES256, []byte("a.b")); !errors.Is(err, brokers.ErrMisconfigured) {
+				t.Fatal(err)
+			}
+		}
+	}
+	dropped := func() (n int) {
+		for _, path := range e.seen() {
+			if path == "auth/token/revoke-self" {
+				n++
+			}
+		}
+		return n
+	}
+	ask()
+	if e.logins != 2 || dropped() != 1 {
+		t.Errorf("20 callers: %d logins of which %d were dropped, want 2 and 1", e.logins, dropped())
+	}
+	now = now.Add(time.Minute)
+	ask()
+	if e.logins != 3 || dropped() != 2 {
+		t.Errorf("a minute later: %d logins of which %d were dropped, want 3 and 2", e.logins, dropped())
+	}
+}
+
 func TestTransitRenewsItsLoginBeforeItEnds(t *testing.T) {
 	t.Parallel()
 	e, now := newEngine(t), time.Now()

@@ -1,6 +1,9 @@
 package keys
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // Unsealed returns the document that is in an envelope, as it is written.
 func Unsealed(t *testing.T, s Sealer, sealed []byte) []byte {
@@ -11,3 +14,6 @@ func Unsealed(t *testing.T, s Sealer, sealed []byte) []byte {
 	}
 	return plain
 }
+
+// Loaded returns when the document was read last.
+func Loaded(k *Keys) time.Time { return *k.loaded.Load() }

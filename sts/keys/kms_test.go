@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
@@ -233,5 +234,61 @@ func TestKeysMoveIntoAKMSAndBack(t *testing.T) {
 	c.KMS = nil
 	if _, err := keys.Open(t.Context(), c); err == nil {
 		t.Error("a plan for a KMS that is not there is opened")
+	}
+}
+
+// hangingKMS is a KMS that takes calls and does not answer.
+type hangingKMS struct {
+	*fakeKMS
+	hang chan struct{}
+	in   chan struct{}
+}
+
+func (h *hangingKMS) SignWith(ctx context.Context, name string, alg jose.SignatureAlgorithm, input []byte) ([]byte, error) {
+	if h.hang != nil {
+		h.in <- struct{}{}
+		<-h.hang
+	}
+	return h.fakeKMS.SignWith(ctx, name, alg, input)
+}
+
+// While a KMS hangs, nobody who shows a kid that we do not have waits for it, and what another replica changed is read.
+func TestHangingKMSHoldsUpNoVerificationAndNoReading(t *testing.T) {
+	t.Parallel()
+	f, dir, k := &hangingKMS{fakeKMS: newFakeKMS()}, t.TempDir(), kek(t)
+	c := inKMS(t, dir, k, f.fakeKMS)
+	c.KMS = f
+	one := opened(t, c)
+	f.fail(errors.New("down"))
+	if _, err := one.Tokens().Sign(t.Context(), keys.Header{Type: "at+jwt"}, 1); err == nil {
+		t.Fatal("signed")
+	}
+	f.hang, f.in = make(chan struct{}), make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); one.Run(ctx, 10*time.Millisecond, func(error) {}) }()
+	defer func() { close(f.hang); cancel(); <-done }()
+	<-f.in // the probe
+	read := keys.Loaded(one)
+	time.Sleep(1100 * time.Millisecond) // longer than strangers wait for a reading
+	if keys.Loaded(one).Equal(read) {
+		t.Error("the document is not read while the KMS hangs")
+	}
+	verified := make(chan struct{})
+	go func() {
+		defer close(verified)
+		_, private, _ := ed25519.GenerateKey(rand.Reader)
+		s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: private, KeyID: strings.Repeat("A", 43)}}, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		jws, _ := s.Sign([]byte("{}"))
+		_, _ = one.Tokens().VerifySignature(context.Background(), jws)
+	}()
+	select {
+	case <-verified:
+	case <-time.After(5 * time.Second):
+		t.Error("a stranger's token waits for the KMS")
 	}
 }

@@ -23,6 +23,7 @@ type index struct {
 type selected struct {
 	entry Entry
 	terms []Digest
+	one   bool // it names one token
 }
 
 func newIndex(h Hasher) *index {
@@ -54,7 +55,7 @@ func (x *index) add(e Entry) {
 		}
 		return
 	}
-	s := &selected{entry: e, terms: make([]Digest, len(e.Selector))}
+	s := &selected{entry: e, terms: make([]Digest, len(e.Selector)), one: e.Selector.Value(KeyToken) != "" || e.Selector.Value(KeyJTI) != ""}
 	for i, term := range e.Selector {
 		s.terms[i] = x.hasher.digest(term)
 	}
@@ -116,7 +117,7 @@ func (x *index) kills(s *selected, p *Part) bool {
 	case x.stands(s):
 		return true
 	case p.Platform:
-		return p.Issued.IsZero() || !p.Issued.After(s.entry.At.Add(issuedSkew))
+		return s.one || p.Issued.IsZero() || !p.Issued.After(s.entry.At.Add(issuedSkew))
 	default: // without a position nobody can say what came after it
 		return !s.entry.Placed() || s.entry.Position.After(p.At)
 	}

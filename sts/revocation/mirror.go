@@ -61,17 +61,59 @@ type mirror struct {
 	dead *table
 
 	mu       sync.RWMutex
-	position Position
+	position Position        // of what is decided now
+	applied  Position        // everything that the log has up to here is in force; what it lost may not be
+	running  int             // appends
+	ahead    map[uint64]bool // of the log of one replica: what is in force behind one that is not yet
+	newest   Position        // of those
 }
 
 func (m *mirror) add(e Entry) { m.dead.add(idOf(e.Lease), seconds(e.Until)) }
 
-// reach moves the position forward, never back.
-func (m *mirror) reach(p Position) {
+// reach moves the positions forward, never back. While an epoch settles, decisions stand in the one before.
+func (m *mirror) reach(p Position, settled bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.After(m.position) {
+	if p.After(m.applied) {
+		m.applied = p
+	}
+	if settled && p.After(m.position) {
 		m.position = p
+	}
+}
+
+func (m *mirror) upTo() Position {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.applied
+}
+
+// begins says that an entry is being appended, to the log of one replica, and ends that it is in force, or failed: then p is
+// the zero Position. What is decided carries a position up to which everything is in force, in whatever order appends end.
+func (m *mirror) begins() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running++
+}
+
+func (m *mirror) ends(p Position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.After(m.newest) {
+		m.newest = p
+	}
+	if m.ahead == nil {
+		m.ahead = map[uint64]bool{}
+	}
+	for m.ahead[p.N] = true; m.ahead[m.position.N+1]; m.position.N++ {
+		delete(m.ahead, m.position.N+1)
+	}
+	if m.running--; m.running > 0 {
+		return
+	}
+	clear(m.ahead)
+	if m.newest.After(m.position) { // a position that nobody has was lost by an append that failed
+		m.position = m.newest
 	}
 }
 

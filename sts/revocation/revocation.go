@@ -130,6 +130,7 @@ type Set struct {
 	mirror mirror   // entries that name a lease
 	index  *index   // all others
 	own    []string // of them, by id, those that have the place of this log and no other
+	loaded uint64   // the newest epoch of a place that the log had
 }
 
 // New loads the log into memory. mac is the key that authenticates it, 32 bytes; digests are derived from it. Nothing may
@@ -140,9 +141,14 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 	}
 	s := &Set{log: log, mirror: mirror{dead: newTable()}, index: newIndex(NewHasher(mac))}
 	position, err := log.Load(ctx, func(p Position, e Entry) error {
+		if err := e.check(); err != nil {
+			return fmt.Errorf("entry %s: %w; a newer version may have written it", p, err)
+		}
 		if !e.Placed() {
 			e.Position = p
 			s.own = append(s.own, e.Decision)
+		} else {
+			s.loaded = max(s.loaded, e.Position.Epoch)
 		}
 		s.add(e)
 		return nil
@@ -150,13 +156,13 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading revocations: %w", err)
 	}
-	s.mirror.reach(position)
+	s.mirror.reach(position, true)
 	return s, nil
 }
 
 // Share makes every later Revoke known to the other replicas. It is called once, before anything is served.
 func (s *Set) Share(with Shared) {
-	s.mirror.position = Position{} // from here on, positions are those that all replicas share
+	s.mirror.position, s.mirror.applied = Position{}, Position{} // from here on, positions are those that all replicas share
 	s.index.displace(s.own)
 	s.shared = with
 }
@@ -171,13 +177,16 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 	}
 	if !s.knows(e) {
 		news = true
+		if s.shared == nil {
+			s.mirror.begins()
+			defer func() { s.mirror.ends(p) }()
+		}
 		if p, err = s.log.Append(ctx, e); err != nil {
 			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		if s.shared == nil {
 			e.Position = p // what is decided from here on reads a later one
 			s.add(e)
-			s.mirror.reach(p)
 			return p, true, nil
 		}
 		s.add(e)
@@ -187,13 +196,17 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
-	return s.Position(), news, nil
+	return s.mirror.upTo(), news, nil
 }
 
-// Learn takes what other replicas revoked: durable here when it returns, then effective. What is known is skipped.
+// Learn takes what other replicas revoked: durable here when it returns, then effective. What is known is skipped. Entries
+// among which one is of no known kind are refused.
 func (s *Set) Learn(ctx context.Context, entries []Entry) error {
 	news := make([]Entry, 0, len(entries))
 	for _, e := range entries {
+		if err := e.check(); err != nil { // what it kills nobody here can say
+			return fmt.Errorf("%w: %w; a newer version may have written it", ErrUnavailable, err)
+		}
 		if !s.knows(e) {
 			news = append(news, e)
 		}
@@ -250,8 +263,9 @@ func (s *Set) Replicas(ctx context.Context) ([]Replica, error) {
 // Locks returns the locks that stand at now, in no order.
 func (s *Set) Locks(now time.Time) []Entry { return s.index.locks(now) }
 
-// Reached says that everything up to a shared position is known.
-func (s *Set) Reached(p Position) { s.mirror.reach(p) }
+// Reached says that everything that is shared up to a position is known. Before its epoch has settled, what was lost with
+// the one before may not be: it keeps its place there, and what is decided meanwhile must not come after it.
+func (s *Set) Reached(p Position, settled bool) { s.mirror.reach(p, settled) }
 
 // Each calls do with every entry that this replica keeps, once.
 func (s *Set) Each(ctx context.Context, do func(Entry) error) error {
@@ -305,6 +319,10 @@ func (s *Set) Position() Position {
 	defer s.mirror.mu.RUnlock()
 	return s.mirror.position
 }
+
+// Epoch returns the newest epoch that this replica has seen. What is placed in an older one would not kill what was decided
+// since.
+func (s *Set) Epoch() uint64 { return max(s.mirror.upTo().Epoch, s.loaded) }
 
 // Len returns how many revocations are live.
 func (s *Set) Len() int { return int(s.mirror.dead.live.Load()) + s.index.len() }

@@ -43,6 +43,10 @@ type view struct {
 	entries  []redis.XMessage
 }
 
+// maxAhead is how far an epoch, which is seconds or one more than the last, can be before the clock of Redis: that may be wrong
+// by decades.
+const maxAhead = 1 << 32
+
 // sum is HMAC-SHA256 over parts, each with its length, so that no two lists of parts have one sum.
 func sum(key []byte, parts ...string) string {
 	h := hmac.New(sha256.New, key)
@@ -153,6 +157,9 @@ func parseView(raw any, key []byte) (view, error) {
 		if err3 == nil && !same(head["floor_sum"], floorMAC(key, v.floor.n, v.floor.mac)) {
 			err3 = errors.New("the MAC of the floor is wrong")
 		}
+	}
+	if v.epoch > v.millis/1000+maxAhead { // the next would be a smaller number
+		err1 = errors.New("the epoch is none that replicas begin")
 	}
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return v, fmt.Errorf("%w: %w", errDamaged, err)

@@ -28,7 +28,8 @@
 //     last. An epoch begins (one script, one winner): epoch is a greater number than any before, run id is the new
 //     one, settling is set. What is in the stream stays.
 //  2. The replica's own position is not in the stream with the MAC it remembers, or the head, or a replica's
-//     position in this epoch, says that the stream was longer: Redis went back without a new run id. An epoch begins.
+//     position in this epoch, says that the stream was longer, or the head is of an epoch before one that the replica has seen:
+//     Redis went back without a new run id. An epoch begins.
 //  3. The epoch is not the one that the replica knows: it reads the whole stream from the floor, checks the chain,
 //     writes what it does not know to its journal, and appends what its journal has and the stream has not.
 //  4. Else it reads on from its position, checks, journals, applies.

@@ -153,7 +153,7 @@ func (r *Replica) catchUp(ctx context.Context) (err error) {
 			return err
 		}
 		switch {
-		case !v.exists || v.headRun != v.run || r.synced && v.epoch == r.epoch && r.wentBack(v):
+		case !v.exists || v.headRun != v.run || v.epoch < r.set.Epoch() || r.synced && v.epoch == r.epoch && r.wentBack(v):
 			if err := r.begin(ctx, v); err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ func (r *Replica) apply(ctx context.Context, v view) (more bool, err error) {
 	if full {
 		return true, nil
 	}
-	r.set.Reached(revocation.Position{Epoch: v.epoch, N: v.n})
+	r.set.Reached(revocation.Position{Epoch: v.epoch, N: v.n}, !v.settling)
 	if !r.synced {
 		now := time.Now()
 		err := r.set.Each(ctx, func(e revocation.Entry) error {
@@ -331,7 +331,7 @@ func (r *Replica) flush(ctx context.Context, v view) (lost bool, err error) {
 			return false, err
 		}
 		r.at, r.offer = at, r.offer[len(some):]
-		r.set.Reached(revocation.Position{Epoch: v.epoch, N: at.n})
+		r.set.Reached(revocation.Position{Epoch: v.epoch, N: at.n}, !v.settling)
 	}
 	r.offer = nil
 	return false, nil
@@ -350,7 +350,7 @@ func (r *Replica) begin(ctx context.Context, v view) error {
 	if v.exists {
 		epoch = strconv.FormatUint(v.epoch, 10)
 	}
-	fresh := max(v.millis/1000, v.epoch+1, r.epoch+1) // seconds: greater than what another deployment's replicas remember
+	fresh := max(v.millis/1000, v.epoch+1, r.epoch+1, r.set.Epoch()+1) // seconds: greater than what another deployment's replicas remember
 	if _, err := r.run(ctx, begin, epoch, v.headRun, fresh, v.run, r.maxStale.Milliseconds()).Int(); err != nil {
 		return fmt.Errorf("beginning an epoch: %w", err)
 	}

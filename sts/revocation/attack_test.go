@@ -1,0 +1,93 @@
+package revocation_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+)
+
+// late is a log that holds the answer to one append back, when it is durable already.
+type late struct {
+	memory
+	hold map[string]chan struct{}
+}
+
+func (l *late) Append(ctx context.Context, e revocation.Entry) (revocation.Position, error) {
+	p, err := l.memory.Append(ctx, e)
+	if c := l.hold[e.Decision]; c != nil {
+		c <- struct{}{}
+		<-c
+	}
+	return p, err
+}
+
+func selecting(decision string, terms ...string) revocation.Entry {
+	return revocation.Entry{Selector: terms, Decision: decision, At: time.Unix(1000, 0), Until: time.Unix(2000, 0)}
+}
+
+// Of two revocations at once the second may be in force first. What is decided then was decided before the first.
+func TestPositionNeverPassesARevocationThatIsNotInForceYet(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	s := newSet(t, &late{hold: map[string]chan struct{}{"first": hold}})
+	done := make(chan error)
+	go func() {
+		_, _, err := s.Revoke(context.Background(), selecting("first", "subject=x"))
+		done <- err
+	}()
+	<-hold // durable, and not in force
+	if _, _, err := s.Revoke(context.Background(), selecting("second", "subject=y")); err != nil {
+		t.Fatal(err)
+	}
+	minted := revocation.Facts{Parts: []revocation.Part{{At: s.Position(), Terms: []revocation.Digest{s.Hasher().Term("subject", "x")}}}}
+	if _, dead := s.Dead(minted); dead {
+		t.Fatal("the first is in force: the test shows nothing")
+	}
+	hold <- struct{}{}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, dead := s.Dead(minted); !dead {
+		t.Errorf("what was decided at %v before a revocation was in force lives on", minted.Parts[0].At)
+	}
+	if p := s.Position(); p.N != 2 {
+		t.Errorf("both are in force, and the position is %v", p)
+	}
+}
+
+// An entry that is none of those that this program knows is not passed over and ends no replica: it may kill anything, so nothing
+// is served.
+func TestEntryOfNoKnownKindIsRefusedAndNotPassedOver(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]revocation.Entry{
+		"nothing that it names":    {Decision: "d", At: time.Unix(1000, 0), Until: time.Unix(2000, 0)},
+		"a lease and a selector":   {Decision: "d", Lease: "l", Selector: revocation.Selector{"subject=x"}},
+		"a selector without an id": {Selector: revocation.Selector{"subject=x"}},
+	} {
+		s := newSet(t, new(memory))
+		if err := s.Learn(context.Background(), []revocation.Entry{e}); err == nil {
+			t.Errorf("%s: learned", name)
+		}
+		if _, err := revocation.New(context.Background(), &memory{entries: []revocation.Entry{e}}, mac); err == nil {
+			t.Errorf("%s: loaded", name)
+		}
+	}
+}
+
+// A revocation that names one token is about that token, whatever the clock of its issuer said.
+func TestRevocationOfOneTokenIsNotAboutTime(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{revocation.KeyToken, revocation.KeyJTI} {
+		s := newSet(t, new(memory))
+		e := selecting("d", key+"=x")
+		if _, _, err := s.Revoke(context.Background(), e); err != nil {
+			t.Fatal(err)
+		}
+		stolen := revocation.Part{Platform: true, Issued: e.At.Add(25 * time.Second), Terms: []revocation.Digest{s.Hasher().Term(key, "x")}}
+		if _, dead := s.Dead(revocation.Facts{Parts: []revocation.Part{stolen}}); !dead {
+			t.Errorf("%s: a token of an issuer whose clock is ahead lives although it is named", key)
+		}
+	}
+}
