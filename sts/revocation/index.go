@@ -24,7 +24,7 @@ type selected struct {
 	entry Entry
 	terms []Digest
 	under Digest // the one of its terms by which it is found
-	one   bool // it names one token
+	one   bool   // it names one token
 }
 
 func newIndex(h Hasher) *index {
