@@ -201,7 +201,11 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	}
 	e.selected(out, position, receipts)
 	if x.leases != nil {
-		time.AfterFunc(settleAgain, func() { _, _ = x.killWhere(context.WithoutCancel(ctx), match, e) })
+		time.AfterFunc(settleAgain, func() {
+			once, cancel := context.WithTimeout(context.WithoutCancel(ctx), mostWait*time.Second) // nobody waits for what is tried on
+			defer cancel()
+			_, _ = x.killWhere(once, match, e)
+		})
 	}
 	if err != nil {
 		return out, err

@@ -284,6 +284,8 @@ func TestHangingKMSHoldsUpNoVerificationAndNoReading(t *testing.T) {
 			return
 		}
 		jws, _ := s.Sign([]byte("{}"))
+		text, _ := jws.CompactSerialize()
+		jws, _ = jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{jose.EdDSA})
 		_, _ = one.Tokens().VerifySignature(context.Background(), jws)
 	}()
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -21,6 +22,9 @@ const (
 // Run reads the document every so often and brings it up to date, until ctx ends. report is told what went wrong
 // when that changes, and nil when all is well again.
 func (k *Keys) Run(ctx context.Context, every time.Duration, report func(error)) {
+	var probing sync.WaitGroup
+	probing.Go(func() { k.probes(ctx, every) })
+	defer probing.Wait()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	said := ""
@@ -30,7 +34,7 @@ func (k *Keys) Run(ctx context.Context, every time.Duration, report func(error))
 			return
 		case <-tick.C:
 		}
-		err := k.Refresh(ctx)
+		err := k.reread(ctx)
 		now := ""
 		if err != nil {
 			now = err.Error()
@@ -45,9 +49,29 @@ func (k *Keys) Run(ctx context.Context, every time.Duration, report func(error))
 // Refresh reads the document and does what is due: publishes the next keys, and forgets those that are gone. It
 // returns, as [Keys.Problem] does from then on, why that failed; the document in force stays.
 func (k *Keys) Refresh(ctx context.Context) error {
+	err := k.reread(ctx)
+	k.probe(ctx)
+	return err
+}
+
+func (k *Keys) reread(ctx context.Context) error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	return k.refresh(ctx)
+}
+
+// probes asks the KMS beside the reading: one that hangs must keep nobody from hearing of a key that was taken out.
+func (k *Keys) probes(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		k.probe(ctx)
+	}
 }
 
 func (k *Keys) refresh(ctx context.Context) error {
@@ -61,7 +85,6 @@ func (k *Keys) refresh(ctx context.Context) error {
 	}
 	k.tokens.publish()
 	k.assertions.publish()
-	k.probe(ctx)
 	if err != nil {
 		k.problem.Store(&err)
 		return err

@@ -2,6 +2,7 @@ package revocation_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -89,5 +90,30 @@ func TestRevocationOfOneTokenIsNotAboutTime(t *testing.T) {
 		if _, dead := s.Dead(revocation.Facts{Parts: []revocation.Part{stolen}}); !dead {
 			t.Errorf("%s: a token of an issuer whose clock is ahead lives although it is named", key)
 		}
+	}
+}
+
+// Revocations of many tokens of one issuer, each named with its issuer, do not make every decision about that issuer go through
+// all of them, nor forgetting them.
+func TestManyRevocationsThatShareATermDoNotStandUnderIt(t *testing.T) {
+	t.Parallel()
+	s := newSet(t, new(memory))
+	const n = 500
+	for i := range n {
+		if _, _, err := s.Revoke(context.Background(), selecting(fmt.Sprint("d", i), "issuer=prod.example/ci", fmt.Sprint("token=", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Longest(); got > 2 {
+		t.Errorf("%d of %d stand under one term", got, n)
+	}
+	for i := range n {
+		terms := []revocation.Digest{s.Hasher().Term("issuer", "prod.example/ci"), s.Hasher().Term("token", fmt.Sprint(i))}
+		if _, dead := s.Dead(revocation.Facts{Parts: []revocation.Part{{Terms: terms}}}); !dead {
+			t.Fatalf("%d is not found", i)
+		}
+	}
+	if err := s.Prune(context.Background(), time.Unix(3000, 0)); err != nil || s.Len() != 0 || s.Longest() != 0 {
+		t.Errorf("after their time %d are left, %d under one term (%v)", s.Len(), s.Longest(), err)
 	}
 }

@@ -23,3 +23,12 @@ func (s *Set) Slots() int {
 	}
 	return n
 }
+
+// Longest returns how many entries stand under one term at most, all of which a look-up of it goes through.
+func (s *Set) Longest() int {
+	n := 0
+	for _, list := range s.index.byTerm {
+		n = max(n, len(list))
+	}
+	return n
+}

@@ -23,7 +23,8 @@ type index struct {
 type selected struct {
 	entry Entry
 	terms []Digest
-	one   bool // it names one token
+	under Digest // the one of its terms by which it is found
+	one   bool   // it names one token
 }
 
 func newIndex(h Hasher) *index {
@@ -59,8 +60,14 @@ func (x *index) add(e Entry) {
 	for i, term := range e.Selector {
 		s.terms[i] = x.hasher.digest(term)
 	}
+	s.under = s.terms[0]
+	for _, d := range s.terms { // that under which the fewest stand: each look-up goes through them
+		if len(x.byTerm[d]) < len(x.byTerm[s.under]) {
+			s.under = d
+		}
+	}
 	x.byID[e.Decision] = s
-	x.byTerm[s.terms[0]] = append(x.byTerm[s.terms[0]], s)
+	x.byTerm[s.under] = append(x.byTerm[s.under], s)
 }
 
 // displace forgets the places of entries: those of another log mean nothing.
@@ -131,15 +138,15 @@ func (x *index) forget(now time.Time) {
 			continue
 		}
 		delete(x.byID, id)
-		list := x.byTerm[s.terms[0]]
+		list := x.byTerm[s.under]
 		kept := list[:0:0]
 		for _, other := range list {
 			if other != s {
 				kept = append(kept, other)
 			}
 		}
-		if x.byTerm[s.terms[0]] = kept; len(kept) == 0 {
-			delete(x.byTerm, s.terms[0])
+		if x.byTerm[s.under] = kept; len(kept) == 0 {
+			delete(x.byTerm, s.under)
 		}
 	}
 	for id, until := range x.lifted {
