@@ -88,6 +88,7 @@ type AdminLock struct {
 // Bounds of what operators ask.
 const (
 	longestLife = 2 * time.Hour              // of anything that descends from a lease, whatever the lease is
+	namedTokens = 31 * 24 * time.Hour        // how long one that is named is kept: what does not say when it was issued may live for as long as it likes
 	olderTokens = 25 * time.Hour             // how long a platform's token can live on that was issued before: the ceiling of lifetimes, and clocks
 	mostTTL     = 366 * 24 * time.Hour       // of a lock
 	forever     = 100 * 365 * 24 * time.Hour // of one that has none
@@ -160,6 +161,9 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(olderTokens), Why: e.rec.Reason, By: e.by}
 	if id := sel.Value(revocation.KeyLease); id != "" {
 		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
+	}
+	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
+		entry.Until = entry.At.Add(namedTokens)
 	}
 	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel}
 	if ask.Lock {

@@ -123,6 +123,9 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if s.revocations, err = revocation.New(ctx, journal, s.keys.MAC()); err != nil {
 		return nil, err
 	}
+	if err = s.revocations.Prune(ctx, time.Now()); err != nil { // a lock whose time was over while nobody ran
+		return nil, err
+	}
 	if err = s.shareRevocations(); err != nil {
 		return nil, err
 	}

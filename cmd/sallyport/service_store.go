@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/sts"
@@ -117,20 +115,18 @@ func (s *service) storeDurable() error {
 // lockWarning is how long before its end a lock is warned of: what it holds off comes back then.
 const lockWarning = time.Hour
 
-// locksEnding names locks whose time is over soon.
+// locksEnding counts locks whose time is over soon.
 func (s *service) locksEnding() error {
-	var soon []string
-	now := time.Now()
+	soon, now := 0, time.Now()
 	for _, l := range s.revocations.Locks(now) {
-		if left := l.Until.Sub(now); left < lockWarning {
-			soon = append(soon, fmt.Sprintf("%s (%s) in %s", l.Decision, strings.Join(l.Selector, " "), left.Round(time.Second)))
+		if l.Until.Sub(now) < lockWarning {
+			soon++
 		}
 	}
-	if len(soon) == 0 {
+	if soon == 0 {
 		return nil
 	}
-	slices.Sort(soon)
-	return fmt.Errorf("locks end soon, and what they hold off comes back: %s; set them anew if they are still needed", strings.Join(soon, ", "))
+	return fmt.Errorf("%s within %s, and what they hold off comes back; see sallyport locks, and set anew those that are still needed", plural(soon, "lock ends", "locks end"), lockWarning)
 }
 
 // storeCheck is why nothing is issued because of what replicas share.

@@ -155,3 +155,32 @@ func TestReplicasAreNamedWithWhatTheyApplied(t *testing.T) {
 		return nil
 	})
 }
+
+// A lock that stands for long does not keep the stream from being trimmed, and is not lost by it.
+func TestLockOutlivesTheTrimmingOfWhatCameAfterIt(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	a := start(t, s, t.TempDir()).fresh()
+	eventually(t, "locking", func() error {
+		_, _, err := a.set.Revoke(t.Context(), revocation.Entry{Selector: revocation.Selector{"subject=x"}, Lock: true, Decision: "lock-1", At: time.Now(), Until: time.Now().Add(1000 * time.Hour)})
+		return err
+	})
+	place := a.set.Locks(time.Now())[0].Position
+	for i := range 20 {
+		a.revoked(fmt.Sprint("l-", i))
+	}
+	now := time.Now().Add(2 * time.Hour) // the leases are over, the lock is not
+	if err := a.set.Prune(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Client.XLen(t.Context(), "{test}:stream").Val(); n > 2 {
+		t.Errorf("%d entries are left in the stream, want the lock", n)
+	}
+	b := start(t, s, t.TempDir()).fresh()
+	if err := b.sees(b.decided("x"), true); err != nil {
+		t.Errorf("one that joins: %v", err)
+	}
+	if locks := b.set.Locks(now); len(locks) != 1 || locks[0].Position != place {
+		t.Errorf("one that joins has the locks %+v, want one at %v", locks, place)
+	}
+}
