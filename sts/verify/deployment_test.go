@@ -64,6 +64,7 @@ type deployment struct {
 	mu     sync.Mutex
 	asked  map[string]int
 	before func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	after  func(r *http.Request)                             // between the answer and its sending
 }
 
 // deploy runs a deployment until the test ends. It signs with ES256, and tokens for billing with the last of more.
@@ -198,11 +199,23 @@ func (d *deployment) watched(next http.Handler) http.Handler {
 		path := strings.TrimPrefix(r.URL.Path, "/sts")
 		d.mu.Lock()
 		d.asked[path]++
-		before := d.before
+		before, after := d.before, d.after
 		d.mu.Unlock()
-		if before == nil || !before(w, r) {
-			next.ServeHTTP(w, r)
+		if before != nil && before(w, r) {
+			return
 		}
+		if after == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		kept := httptest.NewRecorder()
+		next.ServeHTTP(kept, r)
+		after(r)
+		for name, values := range kept.Header() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(kept.Code)
+		_, _ = w.Write(kept.Body.Bytes())
 	})
 }
 
@@ -210,6 +223,12 @@ func (d *deployment) intercept(before func(http.ResponseWriter, *http.Request) b
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.before = before
+}
+
+func (d *deployment) hold(after func(*http.Request)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.after = after
 }
 
 // down makes every request to a path fail; "" for none.
@@ -282,6 +301,19 @@ func (d *deployment) mint(t testing.TB, sub, target string, pairs ...string) str
 	return token
 }
 
+// revoke kills a token, as its holder does.
+func (d *deployment) revoke(t testing.TB, token string) {
+	t.Helper()
+	res, err := d.server.Client().PostForm(d.issuer+"/revoke", url.Values{"token": {token}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("revoking is answered %d", res.StatusCode)
+	}
+}
+
 // sign signs any claims with the deployment's own keys, as only it can.
 func (d *deployment) sign(t testing.TB, typ string, claims map[string]any) string {
 	t.Helper()
@@ -311,6 +343,15 @@ func partOf(t testing.TB, token string, part int) map[string]any {
 // config is what a resource server of the target orders says.
 func (d *deployment) config() verify.Config {
 	return verify.Config{Issuer: d.issuer, Audience: orders, Algorithms: []string{"ES256", "RS256"}, CAFile: d.caFile, Now: d.clock.now}
+}
+
+// asking is config with introspection by a bearer of the gateway's, answers good for a time.
+func (d *deployment) asking(t testing.TB, maxAge time.Duration) verify.Config {
+	t.Helper()
+	bearer := d.mint(t, "gateway", sts.IntrospectionTarget)
+	c := d.config()
+	c.Introspect = &verify.Introspection{MaxAge: maxAge, Bearer: func(context.Context) (secret.Value, error) { return secret.New(bearer), nil }}
+	return c
 }
 
 func newVerifier(t testing.TB, c verify.Config) *verify.Verifier {

@@ -11,10 +11,15 @@
 // 30 s. While the issuer cannot be reached, known keys go on for an hour past their life, and then everything is
 // refused. Nothing else is ever fetched, whatever a token says.
 //
-// A revocation is felt when the token expires, plus the skew. Lifetimes are minutes.
+// How soon a revocation is felt depends on the mode:
+//
+//   - Offline, the default: when the token expires, plus the skew. Lifetimes are minutes.
+//   - With [Config.Introspect], the deployment is asked as well (RFC 7662): within [Introspection.MaxAge] after the
+//     replica that answers has heard of it. Replicas hear within milliseconds; one that has heard nothing from the
+//     others for revocation.max_staleness (5 s by default) refuses to answer. No answer means no access: 503.
 //
 // Refused, whoever signed: what is bound to a key (cnf), since no proof of that key is taken here; tokens of targets
 // with typ JWT; assertions of the deployment's second issuer; tokens that name an actor by another issuer's word.
 //
-// Specs: RFC 9068 section 4, RFC 8725.
+// Specs: RFC 9068 section 4, RFC 7662, RFC 8725.
 package verify

@@ -18,7 +18,10 @@ var (
 	ErrExpired     = errors.New("token has expired")
 	ErrNotYetValid = errors.New("token is not valid yet")
 	ErrClaims      = errors.New("a claim is missing or wrong")
-	// ErrUnavailable means that nobody can say: the issuer's keys could not be had.
+	// ErrInactive means that the deployment was asked and does not call the token active: it was revoked, or its
+	// target does not list this resource server.
+	ErrInactive = errors.New("token is not active")
+	// ErrUnavailable means that nobody can say: the issuer's keys, or the answer to introspection, could not be had.
 	// It is the one failure that is not the token's fault, and the one that is worth a retry.
 	ErrUnavailable = errors.New("token cannot be checked now")
 )

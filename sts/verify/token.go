@@ -14,6 +14,7 @@ type Token struct {
 	subject, lease, family    string
 	actors, scopes, audiences []string
 	expires                   time.Time
+	fingerprint               federation.Fingerprint
 }
 
 // Subject returns the workload that the token is about, by its id: spiffe://TRUST DOMAIN/ISSUER/PATH.
@@ -119,7 +120,7 @@ func (p profile) Name(c federation.Claims) (federation.Naming, error) {
 func tokenOf(w federation.Workload) Token {
 	t := w.Token()
 	return Token{
-		subject: t.Subject(), lease: t.ID(), expires: t.Expires(), audiences: t.Audiences(),
+		subject: t.Subject(), lease: t.ID(), expires: t.Expires(), audiences: t.Audiences(), fingerprint: t.Fingerprint(),
 		family: attribute[string](w, familyAttribute),
 		scopes: attribute[[]string](w, scopesAttribute),
 		actors: attribute[[]string](w, actorsAttribute),

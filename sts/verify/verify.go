@@ -44,6 +44,9 @@ type Config struct {
 	// CAFile is a PEM file with the only certificate authorities to believe. Default: the system's.
 	CAFile string
 
+	// Introspect makes the deployment be asked about each token, too. Default: nobody is asked.
+	Introspect *Introspection
+
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
@@ -52,6 +55,7 @@ type Config struct {
 type Verifier struct {
 	trust *federation.Trust
 	keys  *federation.KeyCache
+	live  *live // nil: nobody is asked
 	now   func() time.Time
 }
 
@@ -67,6 +71,11 @@ func New(c Config) (*Verifier, error) {
 	}
 	if err := v.believe(c, network); err != nil {
 		return nil, fmt.Errorf("making a verifier: %w", err)
+	}
+	if c.Introspect != nil {
+		if v.live, err = newLive(c, network, v.now); err != nil {
+			return nil, fmt.Errorf("making a verifier: %w", err)
+		}
 	}
 	return v, nil
 }
@@ -143,7 +152,7 @@ func isLoopback(host string) bool {
 }
 
 // Verify checks a token: raw is what stood after "Bearer ". Every error wraps exactly one of the sentinels of this
-// package; of them [ErrUnavailable] alone is worth a retry. ctx bounds waiting for keys.
+// package; of them [ErrUnavailable] alone is worth a retry. ctx bounds waiting for keys and for introspection.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 	value := secret.New(raw)
 	w, err := v.trust.Identify(ctx, value, v.now())
@@ -153,7 +162,13 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 	if err != nil {
 		return Token{}, reasonOf(err)
 	}
-	return tokenOf(w), nil
+	t := tokenOf(w)
+	if v.live != nil {
+		if err := v.live.check(ctx, t, value); err != nil {
+			return Token{}, err
+		}
+	}
+	return t, nil
 }
 
 // keyProblem is the constant text for why there are no keys.

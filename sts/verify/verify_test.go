@@ -27,7 +27,7 @@ import (
 // sentinels are all errors that Verify may wrap.
 var sentinels = []error{
 	verify.ErrMalformed, verify.ErrType, verify.ErrIssuer, verify.ErrAlgorithm, verify.ErrSignature, verify.ErrAudience,
-	verify.ErrExpired, verify.ErrNotYetValid, verify.ErrClaims, verify.ErrUnavailable,
+	verify.ErrExpired, verify.ErrNotYetValid, verify.ErrClaims, verify.ErrInactive, verify.ErrUnavailable,
 }
 
 // wantRefused checks that a token is refused for one reason and no other, without a word of the token in the error,
@@ -77,6 +77,9 @@ func TestMintedTokenPassesAndSaysWhoseItIs(t *testing.T) {
 	}
 	if n := d.count("/jwks"); n != 1 {
 		t.Errorf("the keys were fetched %d times for one token", n)
+	}
+	if d.count("/introspect") != 0 {
+		t.Error("the deployment was asked about a token although nobody said so")
 	}
 }
 
@@ -422,6 +425,12 @@ func TestConfigThatWouldBeUnsafeMakesNoVerifier(t *testing.T) {
 		{"skew is 2m0.000000001s", func(c *verify.Config) { c.Skew = verify.MaxSkew + 1 }},
 		{"skew is -1ns", func(c *verify.Config) { c.Skew = -1 }},
 		{"reading certificate authorities", func(c *verify.Config) { c.CAFile = filepath.Join(t.TempDir(), "missing.pem") }},
+		{"introspection has no Bearer", func(c *verify.Config) { c.Introspect = &verify.Introspection{} }},
+		{"answers is 1m0.000000001s, allowed are 0 to", func(c *verify.Config) {
+			c.Introspect = verify.Introspect(nobody)
+			c.Introspect.MaxAge = time.Minute + 1
+		}},
+		{"answers is -1ns", func(c *verify.Config) { c.Introspect = verify.Introspect(nobody); c.Introspect.MaxAge = -1 }},
 	} {
 		c := good
 		tc.change(&c)
@@ -447,7 +456,7 @@ func TestIssuerProvesItselfByItsCertificate(t *testing.T) {
 	}
 	t.Cleanup(d.server.Close)
 	raw := d.mint(t, "checkout", "orders")
-	c := d.config()
+	c := d.asking(t, 0)
 	if _, err := newVerifier(t, c).Verify(t.Context(), raw); err != nil {
 		t.Errorf("with the certificate authority: %v", err)
 	}
