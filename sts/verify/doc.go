@@ -4,7 +4,8 @@
 // A [Verifier] is made once, for one deployment and one audience. [Verifier.Verify] holds a token to RFC 9068
 // section 4: compact JWS, an algorithm of the list that the key is bound to, a published key of the issuer, typ
 // at+jwt, the exact iss, our aud, exp and nbf with bounded skew, and every claim that section 2.2 requires.
-// A [Token] that did not pass through here cannot be written down; the zero Token is good for nothing.
+// [Verifier.Middleware] does so for each request and answers as RFC 6750 section 3 says. A [Token] that did not
+// pass through here cannot be written down; the zero Token is good for nothing.
 //
 // Keys are found by the issuer's metadata at first use. They are cached as Cache-Control says, within one minute and
 // one hour, and refreshed ahead of their end. An unknown kid makes the verifier read the set once more, at most every
@@ -21,5 +22,5 @@
 // Refused, whoever signed: what is bound to a key (cnf), since no proof of that key is taken here; tokens of targets
 // with typ JWT; assertions of the deployment's second issuer; tokens that name an actor by another issuer's word.
 //
-// Specs: RFC 9068 section 4, RFC 7662, RFC 8725.
+// Specs: RFC 9068 section 4, RFC 6750 sections 2.1 and 3, RFC 7662, RFC 8725.
 package verify

@@ -7,7 +7,7 @@ import (
 )
 
 // Why a token was refused; test with errors.Is. No error holds the token, nor what it says before its signature
-// was verified. They are for the operator, not for the caller.
+// was verified. They are for the operator: a caller is told no more than the constant text of [Verifier.Middleware].
 var (
 	ErrMalformed   = errors.New("token is malformed")
 	ErrType        = errors.New("token is no access token: typ is not at+jwt")
@@ -24,6 +24,13 @@ var (
 	// ErrUnavailable means that nobody can say: the issuer's keys, or the answer to introspection, could not be had.
 	// It is the one failure that is not the token's fault, and the one that is worth a retry.
 	ErrUnavailable = errors.New("token cannot be checked now")
+)
+
+// What [Verifier.Middleware] and [Verifier.RequireScope] refuse beyond tokens.
+var (
+	ErrNoToken = errors.New("request has no bearer token")
+	ErrRequest = errors.New("request presents a token in a wrong way")
+	ErrScope   = errors.New("token lacks the scope")
 )
 
 // reasons says which error of this package stands for one of door one. A test walks those.

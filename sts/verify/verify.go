@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -47,16 +48,21 @@ type Config struct {
 	// Introspect makes the deployment be asked about each token, too. Default: nobody is asked.
 	Introspect *Introspection
 
+	// Refused is told of each request that [Verifier.Middleware] or [Verifier.RequireScope] refuses, and why, for logs and
+	// metrics. It may be called concurrently. Default: nobody is told.
+	Refused func(r *http.Request, why error)
+
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
 
 // Verifier checks tokens. It is safe for concurrent use.
 type Verifier struct {
-	trust *federation.Trust
-	keys  *federation.KeyCache
-	live  *live // nil: nobody is asked
-	now   func() time.Time
+	trust   *federation.Trust
+	keys    *federation.KeyCache
+	live    *live // nil: nobody is asked
+	refused func(*http.Request, error)
+	now     func() time.Time
 }
 
 // New returns a Verifier, or an error that says what is wrong with c. It touches no network.
@@ -65,9 +71,12 @@ func New(c Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a verifier: %w", err)
 	}
-	v := &Verifier{now: c.Now}
+	v := &Verifier{refused: c.Refused, now: c.Now}
 	if v.now == nil {
 		v.now = time.Now
+	}
+	if v.refused == nil {
+		v.refused = func(*http.Request, error) {}
 	}
 	if err := v.believe(c, network); err != nil {
 		return nil, fmt.Errorf("making a verifier: %w", err)
