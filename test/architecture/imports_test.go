@@ -38,6 +38,7 @@ var layers = []struct {
 	{"sts/store/redis/redistest", nil},
 	{"sts/store/*", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/rehearsal", []string{"sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
+	{"sts/verify", []string{"federation", "federation/secret", "federation/fetch"}}, // for resource servers: nothing of the server
 	{"sts/config", []string{"sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease"}},
 	{"sts", []string{"sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
 	{"cmd/*", []string{"*"}},

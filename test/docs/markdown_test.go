@@ -71,10 +71,10 @@ func TestEveryBlockIsOfAKindThatATestReads(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, b := range blocks(t, file) {
 			switch b.lang {
-			case "sh", "yaml", "console", "text":
+			case "sh", "yaml", "console", "text", "go":
 			case "vault": // test/vault does what they say to a real one
 			default:
-				t.Errorf("%s:%d: no test reads blocks of kind %q; use sh, yaml, console or text", b.file, b.line, b.lang)
+				t.Errorf("%s:%d: no test reads blocks of kind %q; use sh, yaml, go, console or text", b.file, b.line, b.lang)
 			}
 		}
 	}
@@ -105,6 +105,36 @@ func TestConsoleBlocksNameMakeTargetsThatExist(t *testing.T) {
 	}
 	if seen < 2 {
 		t.Errorf("%d console lines were seen, want the two commands of the README", seen)
+	}
+}
+
+// What is shown of Go stands in an example, as it is shown: the compiler reads it, and the example runs.
+func TestGoInTheDocumentationStandsInAnExample(t *testing.T) {
+	t.Parallel()
+	var examples strings.Builder
+	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err == nil && filepath.Base(path) == "example_test.go" {
+			examples.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, file := range documents(t) {
+		for _, b := range blocks(t, file) {
+			if b.lang != "go" {
+				continue
+			}
+			seen++
+			if !strings.Contains(examples.String(), "\n"+b.text) {
+				t.Errorf("%s:%d: the block stands in no example_test.go", b.file, b.line)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no Go was seen; the test looks at nothing")
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // ErrEvicts means that Redis may drop keys when its memory is full: marks that say a token was used, leases, keys. Nothing
 // is served from it.
-var ErrEvicts = errors.New("Redis evicts keys when its memory is full (maxmemory-policy); set it to noeviction, or used tokens are good again and leases are forgotten")
+var ErrEvicts = errors.New("the Redis evicts keys when its memory is full (maxmemory-policy); set it to noeviction, or used tokens are good again and leases are forgotten")
 
 // settingsEvery is how often the settings of Redis are looked at: somebody can change them while it runs.
 const settingsEvery = time.Minute

@@ -87,7 +87,7 @@ func TestDocumentedUserOfRedisIsEnoughAndNoMore(t *testing.T) {
 	defer c.Close()
 	for what, err := range map[string]error{
 		"another deployment's keys": c.Get(t.Context(), "{other}:keys").Err(), "FLUSHALL": c.FlushAll(t.Context()).Err(), "CONFIG": c.ConfigGet(t.Context(), "*").Err(),
-		"KEYS": c.Keys(t.Context(), "*").Err(), "another user": c.Do(t.Context(), "ACL", "LIST").Err(), "REPLICAOF": c.SlaveOf(t.Context(), "no", "one").Err(),
+		"KEYS": c.Keys(t.Context(), "*").Err(), "another user": c.Do(t.Context(), "ACL", "LIST").Err(), "REPLICAOF": c.ReplicaOf(t.Context(), "no", "one").Err(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "NOPERM") {
 			t.Errorf("%s is allowed: %v", what, err)

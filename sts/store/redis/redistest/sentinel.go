@@ -56,7 +56,7 @@ func StartFailover() (_ *Failover, err error) {
 		}
 	}
 	host, port, _ := net.SplitHostPort(f.Nodes[0].Address)
-	if err := f.Nodes[1].Client.SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := f.Nodes[1].Client.ReplicaOf(ctx, host, port).Err(); err != nil {
 		return nil, err
 	}
 	for range 3 {
