@@ -59,7 +59,7 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 				}
 			}
 			if err != nil {
-				writeJSON(w, http.StatusBadRequest, "", adminError{"nothing can be obtained with this token: " + word(err.Error())})
+				writeJSON(w, http.StatusBadRequest, "", adminError{"nothing can be obtained with this token: " + word(err.Error()) + "; ask for its workload, by subject="})
 				return
 			}
 			known, out.Workload = policy.KnownOf(who), who.ID()

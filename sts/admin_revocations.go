@@ -41,6 +41,7 @@ type AdminRevoked struct {
 	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, stays, pending; live in a dry run
 	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
 	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
+	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have
 }
 
 // AdminApplied says whether a replica has applied a revocation.
@@ -165,7 +166,7 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
 		entry.Until = entry.At.Add(namedTokens)
 	}
-	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel}
+	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Warnings: x.strange(sel)}
 	if ask.Lock {
 		out.Action = "lock"
 		if entry.Until = entry.At.Add(forever); ask.TTL > 0 {
@@ -261,6 +262,20 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "", out)
 }
 
+// strange says which names of a selector the configuration in force does not have: a slip of the pen matches nothing. They may
+// be those of an older one.
+func (x *Exchanger) strange(sel revocation.Selector) []string {
+	p := x.state.Load().Policy
+	var out []string
+	for _, term := range sel {
+		key, value, _ := strings.Cut(term, "=")
+		if why := p.Strange(key, value); why != "" {
+			out = append(out, word(why))
+		}
+	}
+	return out
+}
+
 // killWhere kills what lives outside. What is not dead when ctx ends is tried on.
 func (x *Exchanger) killWhere(ctx context.Context, match func(lease.Lease) bool, e *entry) ([]lease.Receipt, error) {
 	if x.leases == nil {
@@ -349,7 +364,7 @@ func told(receipts []lease.Receipt) (map[string]int, []AdminReceipt) {
 
 // wouldDie is a dry run: what a revocation of sel would kill now.
 func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, lock bool, scan func(time.Time, func(audit.Record) error) error) (AdminRevoked, error) {
-	out := AdminRevoked{Action: "revoke", Selector: sel, Counts: map[string]int{}}
+	out := AdminRevoked{Action: "revoke", Selector: sel, Counts: map[string]int{}, Warnings: x.strange(sel)}
 	if lock {
 		out.Action = "lock"
 	}

@@ -335,6 +335,8 @@ func TestSelectorsThatAreRefused(t *testing.T) {
 		"a lease that is no id": `{"selector":["lease=*"]}`, "a locked lease": `{"selector":["lease=aaaaaaaaaaaaaaaaaaaaaaaaaa"],"lock":true}`, "twice": `{"selector":["rule=a","rule=a"]}`,
 		"a time without a lock": `{"selector":["rule=a"],"ttl_seconds":5}`, "control characters": `{"selector":["rule=a\u0007"]}`, "too many": `{"selector":["rule=a","rule=b","rule=c","rule=d","rule=e","rule=f","rule=g","rule=h","rule=i"]}`,
 		"too long": `{"selector":["rule=` + strings.Repeat("a", 600) + `"]}`, "something else": `{"selector":["rule=a"],"force":true}`,
+		"a workload that is none": `{"selector":["subject=checkout"]}`, "an issuer by its URL": `{"selector":["issuer=https://cluster.example"]}`, "a key alone": `{"selector":["key=abc"]}`,
+		"a jti alone": `{"selector":["jti=abc"]}`, "a short fingerprint": `{"selector":["token=abc"]}`, "capitals": `{"selector":["token=` + strings.Repeat("AB", 32) + `"]}`,
 	} {
 		if a := o.ask("POST", "/admin/v1/revocations", body); a.status != 400 {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
@@ -343,10 +345,14 @@ func TestSelectorsThatAreRefused(t *testing.T) {
 	if d.revocations.Len() != 0 {
 		t.Error("a refused selector revokes")
 	}
+	// A slip of the pen is said, and done all the same: it may be a name of an older configuration.
+	if out := o.does(`"dry_run":true`, "attr.taem=checkout", "target=order", "rule=checkout-orders"); mustJSON(out["warnings"]) != `["the configuration in force has no attribute taem; did you mean team?","the configuration in force has no target order; did you mean orders?"]` {
+		t.Errorf("warnings: %v", out["warnings"])
+	}
 	// A value is never a pattern.
 	m := d.mint(d.checkout(), "orders")
 	o.revokes("subject=spiffe://prod.example/cluster/checkout/*")
-	o.revokes("subject=SPIFFE://prod.example/cluster/checkout/api")
+	o.revokes("subject=spiffe://prod.example/cluster/checkout/API")
 	if !d.active(d.gateway(), m.token) {
 		t.Error("a selector is taken for a pattern")
 	}

@@ -22,7 +22,8 @@ func newReach() *cobra.Command {
   sallyport reach target=orders-db`,
 		Long: `Say what could be obtained now, through this service, by the policy in force: each rule that nothing known keeps from
 matching, directly and by exchanging tokens onward. What is not known stands under NEEDS. What the platform's own credential
-opens elsewhere is not known here. Locks are not looked at: see sallyport locks.
+opens elsewhere is not known here. A token that is expired, dead or locked reaches nothing: ask for its workload, by subject=. For
+selectors locks are not looked at: see sallyport locks.
 
 Selectors, which add up: token-file=FILE alone (verified, neither kept nor recorded), or subject=, issuer=, key=, trust_domain=,
 attr.NAME=, target=, rule=.`,

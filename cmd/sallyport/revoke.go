@@ -65,8 +65,8 @@ func newRevoke() *cobra.Command {
 this moment. Tokens of the platform that it matches and that were issued before are refused from now on. A thief who can
 still get new ones needs a lock: see sallyport lock.
 
-With --server, token-file=FILE is enough: whoever holds a credential may kill it (RFC 7009). Everything else is for operators,
-over the admin socket.
+With --server, token-file=FILE is enough: whoever holds a credential that this service gave may kill it (RFC 7009). Everything
+else, also a token of the platform, is for operators, over the admin socket.
 
 ` + selectorHelp + `
 
@@ -76,10 +76,18 @@ itself; what is not dead within --wait is tried on, and shown.`,
 			if tokenFile != "" {
 				args = append(args, "token-file="+tokenFile)
 			}
-			if file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file="); ok && file != "" && len(args) == 1 && o.url != "" && !c.Flags().Changed("admin") {
-				return o.server.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
+			file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file=")
+			ours := !ok || file == "" || len(args) > 1 || c.Flags().Changed("admin")
+			for _, name := range []string{"dry-run", "reason", "ticket", "wait", "output"} { // of operators; a holder kills, and that is all
+				ours = ours || c.Flags().Changed(name)
 			}
-			return o.run(c, args)
+			switch {
+			case ours && c.Flags().Changed("server"):
+				return usagef("with --server a holder revokes by token-file=FILE, and nothing else is said; selectors, --dry-run and the rest are for operators, over --admin")
+			case ours || o.url == "":
+				return o.run(c, args)
+			}
+			return o.server.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
 		},
 	}
 	o.server.flags(c)
@@ -100,7 +108,9 @@ lifted or its time is over. The caller is told what it would be told if no rule 
 
 ` + selectorHelp,
 		RunE: func(c *cobra.Command, args []string) error {
-			o.ask.Lock, o.ask.TTL = true, int64(o.ttl.Seconds())
+			if o.ask.Lock, o.ask.TTL = true, int64(o.ttl.Seconds()); c.Flags().Changed("ttl") && o.ask.TTL < 1 {
+				return usagef("--ttl is at least 1s; leave it out for a lock that stands until it is lifted")
+			}
 			return o.run(c, args)
 		},
 	}
@@ -127,6 +137,9 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 		if err := o.follow(c.Context(), c.ErrOrStderr(), &done, time.Now().Add(o.wait-time.Duration(o.ask.Wait)*time.Second)); err != nil {
 			return err
 		}
+	}
+	for _, w := range done.Warnings {
+		fmt.Fprintln(c.ErrOrStderr(), "warning: "+visible(w))
 	}
 	if o.output == "json" {
 		err = writeJSON(c.OutOrStdout(), done, "  ")
@@ -209,6 +222,9 @@ func selectors(in io.Reader, args []string) ([]string, error) {
 		}
 		file, ok := strings.CutPrefix(arg, "token-file=")
 		if !ok {
+			if strings.Count(arg, ".") == 2 && len(arg) > 100 && !strings.ContainsAny(arg, "/ ") {
+				return nil, usagef("an argument looks like a token; put it into a file, and write token-file=FILE")
+			}
 			continue
 		}
 		token, err := readToken(in, file, "token-file")

@@ -156,6 +156,47 @@ func (p *Policy) reach(i int, t *Target, k Known, reached map[string]bool, denie
 	return out, true
 }
 
+// Strange says why KEY=VALUE of a selector names nothing that this policy has, "" when it does, or names something else.
+func (p *Policy) Strange(key, value string) string {
+	var have []string
+	what := key + " " + value
+	if name, ok := strings.CutPrefix(key, "attr."); ok {
+		for _, is := range p.issuers {
+			for _, a := range is.Schema {
+				have = append(have, a.Name)
+			}
+		}
+		what, value = "attribute "+name, name
+	}
+	switch key {
+	case "target":
+		for _, t := range p.targets {
+			have = append(have, t.Name)
+		}
+	case "rule":
+		for _, r := range p.rules {
+			have = append(have, r.Name)
+		}
+	case "issuer":
+		for _, is := range p.issuers {
+			have = append(have, is.TrustDomain+"/"+is.Name)
+		}
+	case "trust_domain":
+		for _, is := range p.issuers {
+			have = append(have, is.TrustDomain)
+		}
+	default:
+		if !strings.HasPrefix(key, "attr.") {
+			return ""
+		}
+	}
+	if slices.Contains(have, value) {
+		return ""
+	}
+	slices.Sort(have)
+	return "the configuration in force has no " + what + didYouMean(value, slices.Compact(have))
+}
+
 // maybe is an answer about what is only partly known.
 type maybe int
 

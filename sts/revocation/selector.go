@@ -3,6 +3,7 @@ package revocation
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -66,14 +67,43 @@ func ParseSelector(terms []string) (Selector, error) {
 		case !ok || value == "":
 			return nil, fmt.Errorf("%w: %q is not KEY=VALUE", ErrSelector, short(term))
 		case !slices.Contains(selectorKeys, key) && (!attr || name == ""):
-			return nil, fmt.Errorf("%w: %q is no key; choose %s or attr.NAME", ErrSelector, short(key), strings.Join(selectorKeys, ", "))
+			return nil, fmt.Errorf("%w: %q is no key; choose %s, or attr.NAME for a claim of the platform's token", ErrSelector, short(key), strings.Join(selectorKeys, ", "))
 		case len(term) > maxTerm || strings.ContainsFunc(term, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			return nil, fmt.Errorf("%w: the value of %s is too long, or has control characters", ErrSelector, key)
+		case !shaped(key, value):
+			return nil, fmt.Errorf("%w: %s is %s", ErrSelector, key, shapes[key])
 		case key == KeyLease && len(out) > 1:
 			return nil, fmt.Errorf("%w: lease=ID says all by itself", ErrSelector)
 		}
 	}
 	return out, nil
+}
+
+// shapes are the forms of values that can match anything.
+var shapes = map[string]string{
+	KeySubject: "a workload id, spiffe://TRUST-DOMAIN/ISSUER/PATH", KeyActor: "a workload id, spiffe://TRUST-DOMAIN/ISSUER/PATH",
+	KeyIssuer: "TRUST-DOMAIN/NAME, as configured", KeyKey: "TRUST-DOMAIN/NAME/KID", KeyTrustDomain: "a name without slashes",
+	KeyJTI: "ISS/ID, the token's iss and its jti", KeyToken: "a fingerprint, 64 hex digits; of a token in a file write token-file=FILE",
+}
+
+func shaped(key, value string) bool {
+	switch key {
+	case KeySubject, KeyActor:
+		id, ok := strings.CutPrefix(value, "spiffe://")
+		return ok && strings.Count(id, "/") >= 1
+	case KeyIssuer:
+		return strings.Count(value, "/") == 1
+	case KeyKey:
+		return strings.Count(value, "/") >= 2 && !strings.Contains(value, "://")
+	case KeyTrustDomain:
+		return !strings.Contains(value, "/")
+	case KeyJTI:
+		return strings.Contains(value, "/")
+	case KeyToken:
+		_, err := hex.DecodeString(value)
+		return err == nil && len(value) == 64 && value == strings.ToLower(value)
+	}
+	return true
 }
 
 func short(s string) string { return strings.ToValidUTF8(s[:min(len(s), 64)], "") }
