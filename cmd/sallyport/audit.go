@@ -24,6 +24,9 @@ func configFlag(c *cobra.Command, dir *string) {
 func loadServer(dir string) (config.Server, error) {
 	server, err := config.LoadServer(dir)
 	if err != nil {
+		if dir == defaultConfigDir {
+			return config.Server{}, fmt.Errorf("%s is refused (name another directory with --config DIR):\n%w", dir, err)
+		}
 		return config.Server{}, fmt.Errorf("%s is refused:\n%w", dir, err)
 	}
 	return server, nil
