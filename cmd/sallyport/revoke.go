@@ -15,22 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 )
-
-// selectorHelp is the same everywhere (design section 8).
-const selectorHelp = `Selectors, all of which must hold of one exchange; what descends from it is meant as well:
-  token-file=FILE           a token or credential, whatever kind it is; - for standard input
-  lease=ID  family=ID       a decision id, and all exchanged from it; all leases of one first exchange
-  subject=SPIFFE-ID         a workload         actor=SPIFFE-ID    one that acts anywhere in a chain
-  attr.NAME=VALUE           any attribute of the platform's token, such as attr.repository_id=99
-  issuer=DOMAIN/NAME        an issuer          key=DOMAIN/NAME/KID    one of its keys
-  trust_domain=DOMAIN       all of a domain    signing_key=KID        a key of ours
-  target=NAME  rule=NAME  policy=HASH          what was asked for, which rule granted it, under which configuration
-  jti=ISS/ID  token=SHA-256                    a token by its id, or by its fingerprint`
 
 // operation is a command that revokes or locks.
 type operation struct {
@@ -93,29 +81,6 @@ itself; what is not dead within --wait is tried on, and shown.`,
 	o.server.flags(c)
 	o.flags(c)
 	c.Flags().StringVar(&tokenFile, "token-file", "", "says the same as the selector token-file=FILE")
-	return c
-}
-
-func newLock() *cobra.Command {
-	var o operation
-	c := &cobra.Command{
-		Use:   "lock SELECTOR...",
-		Short: "Kill what a selector matches, and refuse it from now on until the lock is lifted",
-		Example: `sallyport lock subject=spiffe://prod.example/ci/99/main --reason "runner taken over" --ttl 12h
-  sallyport lock target=orders-db --dry-run`,
-		Long: `Kill what a selector matches, as sallyport revoke does, and refuse every exchange that it matches until the lock is
-lifted or its time is over. The caller is told what it would be told if no rule allowed it.
-
-` + selectorHelp,
-		RunE: func(c *cobra.Command, args []string) error {
-			if o.ask.Lock, o.ask.TTL = true, int64(o.ttl.Seconds()); c.Flags().Changed("ttl") && o.ask.TTL < 1 {
-				return usagef("--ttl is at least 1s; leave it out for a lock that stands until it is lifted")
-			}
-			return o.run(c, args)
-		},
-	}
-	o.flags(c)
-	c.Flags().DurationVar(&o.ttl, "ttl", 0, "how long it stands (default until sallyport unlock)")
 	return c
 }
 
@@ -208,36 +173,6 @@ func plural(n int, one, many string) string {
 		return "1 " + one
 	}
 	return strconv.Itoa(n) + " " + many
-}
-
-// selectors reads token files, and leaves every other term to the server.
-func selectors(in io.Reader, args []string) ([]string, error) {
-	if len(args) == 0 {
-		return nil, usagef("give a selector, such as subject=spiffe://prod.example/cluster-1/ns/shop/sa/checkout; see --help")
-	}
-	out := slices.Clone(args)
-	for i, arg := range out {
-		if key, value, ok := strings.Cut(arg, "="); !ok || key == "" || value == "" {
-			return nil, usagef("an argument is no selector KEY=VALUE; a token itself is never an argument: put it into a file, and write token-file=FILE") // which is not repeated: it may be one
-		}
-		file, ok := strings.CutPrefix(arg, "token-file=")
-		if !ok {
-			if strings.Count(arg, ".") == 2 && len(arg) > 100 && !strings.ContainsAny(arg, "/ ") {
-				return nil, usagef("an argument looks like a token; put it into a file, and write token-file=FILE")
-			}
-			continue
-		}
-		token, err := readToken(in, file, "token-file")
-		if err != nil {
-			return nil, err
-		}
-		if f, err := federation.FingerprintOf(token); err == nil {
-			out[i] = "token=" + f.String()
-		} else { // no JWT: a password, a Vault token
-			out[i] = "token=" + lease.Fingerprint(token)
-		}
-	}
-	return out, nil
 }
 
 // revoke kills what its holder presents.
@@ -351,67 +286,4 @@ func moment(t time.Time) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-func newUnlock() *cobra.Command {
-	var a admin
-	var reason, output string
-	c := &cobra.Command{
-		Use:     "unlock ID",
-		Short:   "Lift a lock: what it matches may be exchanged again",
-		Example: `sallyport unlock 7oe4c2mhxw3n5r6tqzjkv4bq5y --reason "runner rebuilt"`,
-		Long:    `Lift a lock: what it matches may be exchanged again. What it killed stays dead.`,
-		Args:    exactArgs(1, "the id of the lock; see sallyport locks"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			if !isDecision(args[0]) {
-				return usagef("%s is no id of a lock; see sallyport locks", visible(args[0]))
-			}
-			var done sts.AdminRevoked
-			if err := a.call(c.Context(), http.MethodDelete, "/locks/"+args[0]+"?"+url.Values{"reason": {reason}}.Encode(), nil, &done); err != nil {
-				return err
-			}
-			if output == "json" {
-				return writeJSON(c.OutOrStdout(), done, "  ")
-			}
-			return printRevoked(c.OutOrStdout(), done, false)
-		},
-	}
-	a.flags(c)
-	outputFlag(c, &output)
-	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
-	return c
-}
-
-func newLocks() *cobra.Command {
-	var a admin
-	var output string
-	c := &cobra.Command{
-		Use:     "locks",
-		Short:   "List the locks that stand",
-		Example: "sallyport locks",
-		Args:    exactArgs(0, "no argument"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			var out sts.AdminLocks
-			if err := a.call(c.Context(), http.MethodGet, "/locks", nil, &out); err != nil {
-				return err
-			}
-			if output == "json" {
-				return writeJSON(c.OutOrStdout(), out, "  ")
-			}
-			rows := [][]string{{"LOCK", "SELECTOR", "SINCE", "UNTIL", "BY", "WHY"}}
-			for _, l := range out.Locks {
-				rows = append(rows, []string{l.ID, strings.Join(l.Selector, " "), moment(l.Since), moment(l.Expires), l.By, l.Reason})
-			}
-			return table(c.OutOrStdout(), rows, nil)
-		},
-	}
-	a.flags(c)
-	outputFlag(c, &output)
-	return c
 }

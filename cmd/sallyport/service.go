@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,13 +10,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -222,79 +218,6 @@ func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySp
 	return &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
 }
 
-// reloadOnChange reloads on SIGHUP and on file changes until the returned function is called.
-func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) func() {
-	ctx, cancel := context.WithCancel(ctx)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	go func() {
-		if err := config.Watch(ctx, s.dir, s.loaded, func() { s.reload(k, false) }); err != nil {
-			s.log.Error().Err(err).Msg("file changes are no longer watched; SIGHUP still reloads")
-		}
-	}()
-	go func() {
-		certificate := time.NewTicker(certificateEvery)
-		defer certificate.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hup:
-				s.reload(k, true)
-			case <-certificate.C:
-				s.renewCertificate()
-			}
-		}
-	}()
-	return func() { signal.Stop(hup); cancel() }
-}
-
-// loaded names the set that was read last, "" for one that was refused.
-func (s *service) loaded() string {
-	if s.reloadErr.Load() != nil {
-		return ""
-	}
-	return s.exchanger.ConfigHash()
-}
-
-// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told. Whoever asked for it
-// is told once more even when nothing changed.
-func (s *service) reload(k config.Kinds, asked bool) {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
-	set, err := config.Load(s.dir, k)
-	if err == nil && set.Hash == s.loaded() && !asked {
-		return // another reload was quicker
-	}
-	if err == nil {
-		err = ownData(&set.Server, s.dataDir)
-	}
-	if err == nil && !reflect.DeepEqual(set.Server, s.server) {
-		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
-	}
-	var state *sts.State
-	var specs []federation.KeySpec
-	if err == nil {
-		if err = s.tryCertificate(); err == nil {
-			state, specs, err = s.build(set)
-		}
-	}
-	if err != nil {
-		reason := "the new configuration is refused, the old one is in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
-		if old := s.reloadErr.Swap(&reason); asked || old == nil || *old != reason { // not each time it is tried again
-			s.metrics.ReloadRefused()
-			s.log.Error().Err(err).Msg("reload refused; the old configuration is in force")
-		}
-		return
-	}
-	s.metrics.Configure(namesIn(set))
-	s.exchanger.Swap(state)
-	s.retire()
-	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
-	s.reloadErr.Store(nil)
-	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
-}
-
 // auditHealth is why nothing can be recorded now, and so nothing be issued.
 func (s *service) auditHealth() error {
 	if err := s.audit.Health(); !errors.Is(err, audit.ErrContradiction) {
@@ -313,55 +236,6 @@ func (s *service) auditHistory() error {
 		return fmt.Errorf("%w; see: sallyport audit verify, then: sallyport audit accept", err)
 	}
 	return nil
-}
-
-func (s *service) reloadHealth() error {
-	for _, reason := range []*string{s.reloadErr.Load(), s.certErr.Load()} {
-		if reason != nil {
-			return errors.New(*reason)
-		}
-	}
-	return nil
-}
-
-func (s *service) loadCertificate() error {
-	if s.server.TLS.Off {
-		return nil
-	}
-	cert, err := tls.LoadX509KeyPair(s.server.TLS.CertFile, s.server.TLS.KeyFile)
-	if err != nil {
-		return fmt.Errorf("tls: %w", err)
-	}
-	if old := s.cert.Swap(&cert); old != nil && !bytes.Equal(old.Certificate[0], cert.Certificate[0]) {
-		s.log.Info().Time("not_after", cert.Leaf.NotAfter).Msg("certificate replaced")
-	}
-	return nil
-}
-
-// tryCertificate loads the certificate, and remembers for /readyz whether it could.
-func (s *service) tryCertificate() error {
-	err := s.loadCertificate()
-	if err == nil {
-		s.certErr.Store(nil)
-		return nil
-	}
-	reason := "the new certificate is refused, the old one is served: " + err.Error()
-	if old := s.certErr.Swap(&reason); old == nil || *old != reason {
-		s.log.Error().Err(err).Msg("certificate refused; the old one is served")
-	}
-	return err
-}
-
-// renewCertificate looks for a new certificate now and then: its files are not among those whose changes are told.
-// A pair that does not fit may be half written; the old one is served on, and the next look decides.
-func (s *service) renewCertificate() {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
-	_ = s.tryCertificate() // told
-}
-
-func (s *service) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.cert.Load(), nil
 }
 
 // prune forgets revocations that no living token can match, once a minute.
