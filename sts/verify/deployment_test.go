@@ -292,6 +292,16 @@ func (d *deployment) exchange(sub, target string, pairs ...string) (string, erro
 	return token, nil
 }
 
+// acted is mint with an actor, who proves to be one.
+func (d *deployment) acted(t *testing.T, sub, actor, target string) string {
+	t.Helper()
+	proof, err := d.identity(actor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.mint(t, sub, target, "actor_token", proof, "actor_token_type", "urn:ietf:params:oauth:token-type:jwt")
+}
+
 func (d *deployment) mint(t testing.TB, sub, target string, pairs ...string) string {
 	t.Helper()
 	token, err := d.exchange(sub, target, pairs...)

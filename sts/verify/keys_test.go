@@ -23,16 +23,23 @@ func (d *deployment) rotate(t *testing.T, r keys.Rotation) {
 	}
 }
 
+// verified is a deployment, a verifier of its tokens, and one that has passed it, so that the keys are known.
+func verified(t *testing.T) (*deployment, *verify.Verifier, string) {
+	t.Helper()
+	d := deploy(t)
+	v := newVerifier(t, d.config())
+	token := d.mint(t, "checkout", "orders")
+	if _, err := v.Verify(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	return d, v, token
+}
+
 // A rotation that did not wait for caches: the first token of the new key makes the verifier read the set once, however
 // many bring it at once.
 func TestRotatedKeyIsFetchedOnce(t *testing.T) {
 	t.Parallel()
-	d := deploy(t)
-	v := newVerifier(t, d.config())
-	before := d.mint(t, "checkout", "orders")
-	if _, err := v.Verify(t.Context(), before); err != nil {
-		t.Fatal(err)
-	}
+	d, v, before := verified(t)
 	d.rotate(t, keys.Rotation{Now: true})
 	d.clock.advance(floor)
 	after := d.mint(t, "checkout", "orders")
@@ -57,12 +64,7 @@ func TestRotatedKeyIsFetchedOnce(t *testing.T) {
 // that verified before.
 func TestCompromisedKeyIsRefusedWithinFiveMinutes(t *testing.T) {
 	t.Parallel()
-	d := deploy(t)
-	v := newVerifier(t, d.config())
-	before := d.mint(t, "checkout", "orders")
-	if _, err := v.Verify(t.Context(), before); err != nil {
-		t.Fatal(err)
-	}
+	d, v, before := verified(t)
 	d.rotate(t, keys.Rotation{Compromised: true})
 	d.clock.advance(5 * time.Minute)
 	wantRefused(t, v, "a token of a key that was taken out", before, verify.ErrSignature)
@@ -74,12 +76,7 @@ func TestCompromisedKeyIsRefusedWithinFiveMinutes(t *testing.T) {
 // Strangers who invent key ids cause one fetch in thirty seconds, and slow down nobody.
 func TestInventedKeyIDsCannotMakeTheVerifierFetch(t *testing.T) {
 	t.Parallel()
-	d := deploy(t)
-	v := newVerifier(t, d.config())
-	good := d.mint(t, "checkout", "orders")
-	if _, err := v.Verify(t.Context(), good); err != nil {
-		t.Fatal(err)
-	}
+	d, v, good := verified(t)
 	forger := federationtest.NewNamed(t, d.issuer, jose.ES256)
 	forge := func() string {
 		return forger.Sign(claimsOf(t, good), atJWT, federationtest.WithHeader("kid", federationtest.RandomID())).Reveal()

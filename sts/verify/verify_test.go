@@ -88,11 +88,7 @@ func TestTokenCannotBeChangedThroughWhatItReturns(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
 	v := newVerifier(t, d.config())
-	actor, err := d.identity("gateway")
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw := d.mint(t, "checkout", "orders", "actor_token", actor, "actor_token_type", "urn:ietf:params:oauth:token-type:jwt")
+	raw := d.acted(t, "checkout", "gateway", "orders")
 	first, err := v.Verify(t.Context(), raw)
 	if err != nil {
 		t.Fatal(err)
@@ -113,11 +109,7 @@ func TestTokenNamesWhoActsForTheSubject(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
 	v := newVerifier(t, d.config())
-	actor, err := d.identity("gateway")
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw := d.mint(t, "checkout", "orders", "actor_token", actor, "actor_token_type", "urn:ietf:params:oauth:token-type:jwt")
+	raw := d.acted(t, "checkout", "gateway", "orders")
 	got, err := v.Verify(t.Context(), raw)
 	if err != nil || got.Subject() != "spiffe://prod.example/cluster/checkout" || !slices.Equal(got.Actors(), []string{gateway}) {
 		t.Errorf("subject %s, actors %v, %v", got.Subject(), got.Actors(), err)
