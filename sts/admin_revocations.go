@@ -135,12 +135,13 @@ func because(ask AdminRevocation) string {
 // revokeSelected makes it durable and effective, waits for replicas, kills what lives outside, and looks once more for
 // what was in flight.
 func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector, ask AdminRevocation, e *entry) (AdminRevoked, error) {
-	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(olderTokens), Why: e.rec.Reason, By: e.by}
+	kept := olderTokens
+	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
+		kept = namedTokens
+	}
+	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(kept), Why: e.rec.Reason, By: e.by}
 	if id := sel.Value(revocation.KeyLease); id != "" {
 		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
-	}
-	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
-		entry.Until = entry.At.Add(namedTokens)
 	}
 	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Warnings: x.strange(sel)}
 	if ask.Lock {
@@ -150,9 +151,9 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 			out.Expires = entry.Until
 		}
 	}
-	if ask.Lock && entry.Until.Before(entry.At.Add(olderTokens)) { // what it kills lives longer than it stands
+	if ask.Lock && entry.Until.Before(entry.At.Add(kept)) { // what it kills lives longer than it stands
 		killed := entry
-		killed.Lock, killed.Decision, killed.Until = false, x.newID(), entry.At.Add(olderTokens)
+		killed.Lock, killed.Decision, killed.Until = false, x.newID(), entry.At.Add(kept)
 		if _, _, err := x.revocations.Revoke(ctx, killed); err != nil {
 			return out, err
 		}

@@ -2,6 +2,7 @@ package sts_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -225,6 +226,22 @@ func TestWhatALockKilledStaysDeadWhenItsTimeIsOver(t *testing.T) {
 	d.refused("a platform's token that the lock killed", 400, "invalid_request", func() answer { return d.exchange(te(stolen, "audience", "orders")) })
 	if after := d.mint(d.checkout(), "orders"); !d.active(caller, after.token) {
 		t.Error("what came after the lock is dead")
+	}
+}
+
+// A token that is named stays dead although its lock ended long ago: one that does not say when it was issued can live on.
+func TestNamedTokenStaysDeadAfterItsLock(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	subject := d.checkout(without("iat"), set("exp", d.clock.now().Add(50*time.Hour).Unix()))
+	operate(t, d).does(`"lock":true,"ttl_seconds":60`, "token="+fingerprint(t, subject))
+	d.clock.advance(49 * time.Hour)
+	if err := errors.Join(d.keys.Refresh(t.Context()), d.revocations.Prune(t.Context(), d.clock.now())); err != nil {
+		t.Fatal(err)
+	}
+	a := d.refused("after two days", 400, "invalid_request", func() answer { return d.exchange(te(subject, "audience", "orders")) })
+	if rec := d.recorder.of(a.decision())[0]; !strings.Contains(rec.Reason, "revoked") {
+		t.Errorf("refused for another reason: %s", rec.Reason)
 	}
 }
 
