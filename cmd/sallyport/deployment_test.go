@@ -3,14 +3,9 @@ package main
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"fmt"
-	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +13,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // clusterURL is the iss of the platform that every deployment trusts.
@@ -41,7 +37,7 @@ type deployment struct {
 // old, new, old, new.
 func newDeployment(t *testing.T, edits ...string) *deployment {
 	t.Helper()
-	d := &deployment{t: t, dir: t.TempDir(), ops: freePort(), url: "http://" + freePort()}
+	d := &deployment{t: t, dir: t.TempDir(), ops: ports.Address(), url: "http://" + ports.Address()}
 	d.data = filepath.Join(d.dir, "data")
 	d.audit = filepath.Join(d.data, "audit")
 	d.cluster = federationtest.NewNamed(t, clusterURL, jose.ES256)
@@ -149,40 +145,5 @@ func (d *deployment) verified() {
 	out, code := sallyport(d.t, "audit", "verify", "--config", d.dir)
 	if code != exitDone {
 		d.t.Errorf("sallyport audit verify ended with %d, want %d:\n%s", code, exitDone, out)
-	}
-}
-
-// nextPort is the last port that freePort gave out.
-var nextPort atomic.Int32
-
-// ownHost is a loopback address that these tests alone use, out of the 16 million of 127.0.0.0/8: a server that is
-// stopped and started again finds its port free, and who answers there is ours. Where there is only one loopback
-// address, it is that.
-var ownHost = sync.OnceValue(func() string {
-	host := fmt.Sprintf("127.%d.%d.%d", 1+mathrand.IntN(254), mathrand.IntN(256), 1+mathrand.IntN(254))
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		return "127.0.0.1"
-	}
-	_ = l.Close()
-	return host
-})
-
-// freePort returns an address of ownHost that nobody listens on, another one each time. Its port is below the kernel's
-// ephemeral range: no connection and no listener without a port of its own takes it between choosing and listening.
-func freePort() string {
-	const first, span = 12000, 18000
-	for {
-		n := int(nextPort.Add(1))
-		if ownHost() == "127.0.0.1" {
-			n += os.Getpid() * 37 // other processes of these tests begin elsewhere in the range
-		}
-		address := fmt.Sprintf("%s:%d", ownHost(), first+n%span)
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		return address
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // wantNoStart fails unless `sallyport serve` ends with code 1, says every text, and listened to nobody.
@@ -29,7 +31,7 @@ func TestSecondProcessOnTheSameDataIsRefused(t *testing.T) {
 	d := newDeployment(t)
 	first := d.start()
 	second := *d
-	second.ops, second.url = freePort(), "http://"+freePort()
+	second.ops, second.url = ports.Address(), "http://"+ports.Address()
 	second.dir = t.TempDir()
 	second.write("secrets/kek", d.kek+"\n", 0o600)
 	second.write("keys/cluster.json", string(d.cluster.JWKS()), 0o644)

@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 type command = func(ts *testscript.TestScript, neg bool, args []string)
@@ -88,13 +89,13 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptFreeAddress(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		ts.Setenv(name, freePort())
+		ts.Setenv(name, ports.Address())
 	}
 }
 
 func scriptConfigure(ts *testscript.TestScript, _ bool, args []string) {
 	need(ts, len(args) == 1, "configure DIR")
-	workload, ops := freePort(), freePort()
+	workload, ops := ports.Address(), ports.Address()
 	ts.Setenv("URL", "http://"+workload)
 	ts.Setenv("OPS", ops)
 	replace := strings.NewReplacer("${URL}", "http://"+workload, "${WORKLOAD}", workload, "${OPS}", ops)

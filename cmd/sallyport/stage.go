@@ -59,11 +59,7 @@ func newStage(ctx context.Context, dir string) (*stage, error) {
 }
 
 func tryStage(ctx context.Context, dir string) (*stage, error) {
-	workload, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	ops, err := freeAddress()
+	workload, ops, err := freeAddresses()
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +76,19 @@ func tryStage(ctx context.Context, dir string) (*stage, error) {
 // errPortTaken is when another process took a port between our looking and the server's listening.
 var errPortTaken = errors.New("a port was taken by another process")
 
-// freeAddress asks the kernel for a loopback port that is free now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddresses asks the kernel for two loopback ports that are free now. Both are held until both are known: they differ.
+func freeAddresses() (workload, ops string, err error) {
+	one, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	defer one.Close()
+	two, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	defer two.Close()
+	return one.Addr().String(), two.Addr().String(), nil
 }
 
 func (st *stage) writeConfiguration(workload, ops string) error {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // authority is a certificate authority made for one test.
@@ -41,7 +43,7 @@ func (a *authority) server(serial int64) (cert, key string) {
 	a.t.Helper()
 	_, private, cert := issue(a.t, &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "sallyport"},
-		IPAddresses: []net.IP{net.ParseIP(ownHost())}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.ParseIP(ports.Host())}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, a.cert, a.key)
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {

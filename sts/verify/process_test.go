@@ -3,9 +3,6 @@ package verify_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +14,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/verify"
+	"github.com/sallyport-sts/sallyport/test/ports"
 	"github.com/sallyport-sts/sallyport/test/stage"
 )
 
@@ -39,7 +37,7 @@ func startProcess(t *testing.T) *process {
 	if p.platform, err = stage.NewPlatform(); err != nil {
 		t.Fatal(err)
 	}
-	p.Workload, p.Ops = ownAddresses(t)
+	p.Workload, p.Ops = ports.Address(), ports.Address()
 	p.issuer = "http://" + p.Workload
 	for name, text := range map[string]string{
 		"secrets/kek": stage.KEK(), "c.jwks.json": p.platform.JWKS, "trust/prod.yaml": p.platform.Trust(p.issuer),
@@ -56,25 +54,6 @@ func startProcess(t *testing.T) *process {
 	}
 	t.Cleanup(p.Kill)
 	return p
-}
-
-// ownAddresses are of a loopback address that no other process uses, so that they stay free until the server listens.
-func ownAddresses(t *testing.T) (workload, ops string) {
-	t.Helper()
-	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-	free := func() net.Listener {
-		l, err := net.Listen("tcp", host+":0")
-		if err != nil {
-			if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil { // a system with one loopback address
-				t.Fatal(err)
-			}
-		}
-		return l
-	}
-	a, b := free(), free()
-	defer a.Close()
-	defer b.Close()
-	return a.Addr().String(), b.Addr().String()
 }
 
 func (p *process) mint(t *testing.T, sub, target string) string {

@@ -26,6 +26,7 @@ var layers = []struct {
 	{"brokers", []string{"federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"brokers/brokertest", []string{"*"}},
 	{"brokers/mysql/mariadbtest", []string{"*"}},
+	{"brokers/postgres/postgrestest", []string{"test/ports"}},
 	{"brokers/*", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/audit", nil},
 	{"sts/limit", nil},
@@ -35,7 +36,7 @@ var layers = []struct {
 	{"sts/keys", []string{"federation/secret"}},
 	{"sts/lease", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
-	{"sts/store/redis/redistest", nil},
+	{"sts/store/redis/redistest", []string{"test/ports"}},
 	{"sts/store/*", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/rehearsal", []string{"sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/verify", []string{"federation", "federation/secret", "federation/fetch"}}, // for resource servers: nothing of the server

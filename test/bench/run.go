@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/sts/store/redis/redistest"
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 const (
@@ -112,13 +113,10 @@ func newServers(o options, bin, dir, redisURL string, tokens *subjects) ([]*serv
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := freeAddrs(2 * len(o.rows))
-	if err != nil {
-		return nil, err
-	}
 	var servers []*server
-	for i, key := range o.rows {
-		s := &server{key: key, name: rowNames[key], dir: filepath.Join(dir, key), addr: addrs[2*i], ready: addrs[2*i]}
+	for _, key := range o.rows {
+		s := &server{key: key, name: rowNames[key], dir: filepath.Join(dir, key), addr: ports.Address()}
+		s.ready = s.addr
 		var files map[string][]byte
 		switch key {
 		case "A", "B":
@@ -127,7 +125,7 @@ func newServers(o options, bin, dir, redisURL string, tokens *subjects) ([]*serv
 			files, err = floorFiles(tokens.keyJSON, signing)
 		default:
 			durability := map[string]string{"D": "machine"}[key]
-			s.ready = addrs[2*i+1]
+			s.ready = ports.Address()
 			s.argv = []string{bin, "serve", s.dir}
 			s.revocations = o.scenario.revocations
 			files = o.scenario.files(tokens.keyJSON, s.addr, s.ready, cmp.Or(durability, "process"))

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -205,27 +204,4 @@ func tokenAlgorithm(token string) (string, error) {
 		return "", fmt.Errorf("header of the issued token: %w", err)
 	}
 	return h.Algorithm, nil
-}
-
-// freeAddrs returns n loopback addresses that nobody listened on a moment ago. They are on an IP address of this run
-// alone, out of the 16 million of 127.0.0.0/8, so that no other process takes one before the server listens: ports that
-// are closed and opened later on 127.0.0.1 can be anybody's outgoing connection. Where there is only one loopback
-// address, it is that.
-func freeAddrs(n int) ([]string, error) {
-	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-	if l, err := net.Listen("tcp", host+":0"); err != nil {
-		host = "127.0.0.1"
-	} else {
-		l.Close()
-	}
-	out := make([]string, n)
-	for i := range out {
-		l, err := net.Listen("tcp", host+":0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // at the end, so that all n differ
-		out[i] = l.Addr().String()
-	}
-	return out, nil
 }

@@ -3,8 +3,6 @@ package docs
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // The README's commands, as printed, from init to verify: only the ports are others.
@@ -93,8 +93,7 @@ func runDocument(t *testing.T, file string) string {
 			t.Fatalf("%s is missing; install it with: apt-get install -y %s", tool, tool)
 		}
 	}
-	host := ownHost()
-	dir, workload, ops := t.TempDir(), freeAddress(t, host), freeAddress(t, host)
+	dir, workload, ops := t.TempDir(), ports.Address(), ports.Address()
 	bin := filepath.Join(dir, "bin")
 	build := exec.Command("go", "build", "-o", filepath.Join(bin, "sallyport"), "./cmd/sallyport")
 	build.Dir = root
@@ -129,26 +128,4 @@ func runDocument(t *testing.T, file string) string {
 		t.Fatalf("the commands of %s fail: %v\n%s", file, err, out)
 	}
 	return string(out)
-}
-
-// ownHost returns a loopback address that no other process uses: a port that was found free there stays free until the
-// server opens it. Where there is only one loopback address, it is that.
-func ownHost() string {
-	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		return "127.0.0.1"
-	}
-	_ = l.Close()
-	return host
-}
-
-func freeAddress(t *testing.T, host string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // Options are what a test may choose about its cluster. The zero value is a cluster that trusts nobody but
@@ -59,7 +61,7 @@ func Start(tb testing.TB, o Options) *Cluster {
 	}
 
 	dir := tb.TempDir()
-	c := &Cluster{Issuer: LoopbackURL(FreePort(tb)), Authority: NewAuthority(tb, dir), admin: rand.Text()}
+	c := &Cluster{Issuer: LoopbackURL(ports.Port()), Authority: NewAuthority(tb, dir), admin: rand.Text()}
 	store := startEtcd(ctx, tb, dir, etcdPath)
 	server := c.startServer(tb, dir, serverPath, store, o)
 	admin := c.Admin()
@@ -117,8 +119,8 @@ func readDeploy(tb testing.TB, name string) string {
 // startEtcd returns the URL of a store that answers.
 func startEtcd(ctx context.Context, tb testing.TB, dir, path string) string {
 	tb.Helper()
-	client := "http://127.0.0.1:" + strconv.Itoa(FreePort(tb))
-	peer := "http://127.0.0.1:" + strconv.Itoa(FreePort(tb))
+	client := "http://127.0.0.1:" + strconv.Itoa(ports.Port())
+	peer := "http://127.0.0.1:" + strconv.Itoa(ports.Port())
 	var env []string
 	if runtime.GOARCH != "amd64" {
 		env = []string{"ETCD_UNSUPPORTED_ARCH=" + runtime.GOARCH} // without it etcd 3.4 refuses to start there

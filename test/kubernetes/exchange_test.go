@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 const (
@@ -66,7 +68,7 @@ func TestKubernetesWorkloadTokenBecomesKubernetesUser(t *testing.T) {
 
 	// Each side is configured with the URL of the other, so Sallyport's port and authority exist before
 	// anything runs.
-	port := FreePort(t)
+	port := ports.Port()
 	authority := NewAuthority(t, t.TempDir())
 	trust := AuthenticationConfiguration(t, LoopbackURL(port), authority.CAPEM)
 	cluster := Start(t, Options{AuthenticationConfiguration: trust})

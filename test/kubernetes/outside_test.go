@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers/kubernetes"
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // ordersCluster is the target whose tokens the cluster itself makes, for who may read and for who may deploy.
@@ -39,7 +40,7 @@ kubernetes:
 func TestTokenOfAnotherClusterIsBornUsedAndRevoked(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	port := FreePort(t)
+	port := ports.Port()
 	authority := NewAuthority(t, t.TempDir())
 	issuer := LoopbackURL(port)
 	// Each side is told of the other before both run; what the cluster is told does not depend on where it is.

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // sallyport is a running server, used over its public endpoints and nothing else.
@@ -35,7 +37,7 @@ type files map[string]string
 func startSallyport(ctx context.Context, t *testing.T, port int, authority *Authority, config files) *sallyport {
 	t.Helper()
 	dir := t.TempDir()
-	ops := FreePort(t)
+	ops := ports.Port()
 	sockets, err := os.MkdirTemp("", "sp") // short: a socket's path has room for 100 bytes
 	if err != nil {
 		t.Fatal(err)

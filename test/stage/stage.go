@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // Patience is how long something is waited for that should happen soon, on a busy machine.
@@ -108,9 +110,7 @@ func (n *Node) Start(bin, server string) error {
 	var last error
 	for range 10 {
 		if n.Workload == "" {
-			if n.Workload, n.Ops, last = freeAddresses(); last != nil {
-				return last
-			}
+			n.Workload, n.Ops = ports.Address(), ports.Address()
 		}
 		n.Admin = filepath.Join(n.Dir, "admin.sock")
 		text := fmt.Sprintf("listen: {workload: %q, ops: %q, admin: %q}\ntls: off\n%s", n.Workload, n.Ops, "unix:"+n.Admin, strings.ReplaceAll(server, "WORKLOAD", n.Workload))
@@ -173,21 +173,6 @@ func (n *Node) Kill() {
 		_ = n.cmd.Process.Kill()
 		<-n.ended
 	}
-}
-
-// freeAddresses returns two loopback addresses that nobody listens on now.
-func freeAddresses() (a, b string, err error) {
-	one, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", err
-	}
-	defer one.Close()
-	two, err := net.Listen("tcp", "127.0.0.1:0") // while the first is open: they differ
-	if err != nil {
-		return "", "", err
-	}
-	defer two.Close()
-	return one.Addr().String(), two.Addr().String(), nil
 }
 
 // Form makes a form of pairs.

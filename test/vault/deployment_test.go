@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // deployment is a configuration directory, the binary that serves it, and the platform it trusts.
@@ -30,7 +31,7 @@ type deployment struct {
 // signing is the content of that block besides seal_with.
 func deploy(tb testing.TB, target, signing string) *deployment {
 	tb.Helper()
-	workload, ops := freeAddress(tb), freeAddress(tb)
+	workload, ops := ports.Address(), ports.Address()
 	d := &deployment{
 		tb: tb, bin: sallyport(tb), dir: tb.TempDir(), url: "http://" + workload, ops: "http://" + ops,
 		platform: federationtest.NewNamed(tb, "https://cluster.prod.example", jose.ES256),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -19,23 +18,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // Server is a running Vault.
 type Server struct {
 	Address string // http://127.0.0.1:PORT
 	Root    *api.Client
-}
-
-// freeAddress returns a loopback HOST:PORT that nobody listens on.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // StartVault runs the server until the test ends.
@@ -45,7 +35,7 @@ func StartVault(tb testing.TB) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cmd := exec.Command(path, freeAddress(tb))
+	cmd := exec.Command(path, ports.Address())
 	cmd.Stderr = tb.Output()
 	in, err := cmd.StdinPipe() // it ends when this closes, also when we die
 	if err != nil {
@@ -128,7 +118,7 @@ func StartPostgres(tb testing.TB) *Postgres {
 		}
 	}
 	p := &Postgres{Password: "superuser"}
-	p.Host, p.Port, _ = strings.Cut(freeAddress(tb), ":")
+	p.Host, p.Port, _ = strings.Cut(ports.Address(), ":")
 	data, password := filepath.Join(dir, "data"), filepath.Join(dir, "password")
 	if err := os.WriteFile(password, []byte(p.Password), 0o644); err != nil {
 		tb.Fatal(err)

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 const (
@@ -172,10 +174,7 @@ func (s *Server) Start() error {
 func (s *Server) run() error {
 	port := s.port
 	if port == 0 {
-		var err error
-		if port, err = free(); err != nil {
-			return err
-		}
+		port = ports.Port()
 	}
 	args := []string{"-D", s.data()}
 	for _, setting := range append([]string{
@@ -231,15 +230,6 @@ func (s *Server) ready(port int) error {
 			return fmt.Errorf("postgres does not answer: %w", err)
 		}
 	}
-}
-
-func free() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // Stop ends the server and every session at once, as when its machine dies. What it was told is there again after

@@ -136,6 +136,10 @@ func TestKeepersOfTwoReplicasKeepOneLedger(t *testing.T) {
 	}
 	stop[0]() // it does not give up the lead: it has died
 	expired(300, 310)
+	all350 := func() bool { mu.Lock(); defer mu.Unlock(); return len(told) >= 350 }
+	for deadline := time.Now().Add(patience); !all350() && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		// whoever killed a lease tells of it after the ledger has forgotten it
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	for id, n := range told {

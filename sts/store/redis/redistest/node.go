@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // StartNode runs a server on a loopback port, for tests in which somebody stands between it and its client, or its users
@@ -23,10 +25,7 @@ func StartNode(config ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, Password: rand.Text()}
-	if s.Address, err = freeAddress(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
+	s := &Server{dir: dir, Password: rand.Text(), Address: fmt.Sprintf("127.0.0.1:%d", ports.Port())}
 	_, port, _ := net.SplitHostPort(s.Address)
 	socket := filepath.Join(dir, "s")
 	conf := fmt.Sprintf("bind 127.0.0.1\nport %s\nunixsocket %s\nunixsocketperm 700\ndir %s\nsave \"\"\naclfile %s\nlogfile %s\ndaemonize no\n", port, socket, dir, s.ACLFile(), s.LogFile())
@@ -50,11 +49,3 @@ func (s *Server) ACLFile() string { return filepath.Join(s.dir, "users.acl") }
 
 // LogFile is the log of a node.
 func (s *Server) LogFile() string { return filepath.Join(s.dir, "redis.log") }
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}

@@ -9,10 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
 // user is what everybody logs in as, on every node of a Failover.
@@ -71,11 +74,8 @@ func StartFailover() (_ *Failover, err error) {
 
 // watch starts one more Sentinel.
 func (f *Failover) watch(host, port string) error {
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	_, own, _ := net.SplitHostPort(address)
+	own := strconv.Itoa(ports.Port())
+	address := net.JoinHostPort("127.0.0.1", own)
 	conf := filepath.Join(f.dir, "sentinel-"+own+".conf")
 	text := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\ndaemonize no\nlogfile %s.log\nsentinel monitor m %s %s 2\nsentinel auth-user m %s\nsentinel auth-pass m %s\nsentinel down-after-milliseconds m 1000\nsentinel failover-timeout m 6000\n",
 		own, f.dir, conf, host, port, user, f.password)
