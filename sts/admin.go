@@ -1,57 +1,44 @@
 package sts
 
 import (
-	"context"
+	"cmp"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 )
 
-// Operator is who called the admin listener, as the listener itself knows: by the kernel's word on a unix
-// socket. It goes on record with whatever the call changes. Nothing in a request can set it, and no token
-// that was minted here ever makes one: a compromised service must not authorise the response to itself.
-type Operator struct {
-	Name string // such as uid=0 pid=4711
-}
-
-type operatorKey struct{}
-
-// WithOperator is for the listener alone, as the base of a connection's context.
-func WithOperator(ctx context.Context, o Operator) context.Context {
-	return context.WithValue(ctx, operatorKey{}, o)
-}
-
-// OperatorOf returns who called. It is false when the listener could not tell, and then nothing may be done.
-func OperatorOf(ctx context.Context) (Operator, bool) {
-	o, ok := ctx.Value(operatorKey{}).(Operator)
-	return o, ok && o.Name != ""
-}
-
-// AdminRoute is one operation of the admin listener: a method and a path below /admin/v1.
+// AdminRoute is one operation of the admin listener: a method and a path below /admin/v1, and what whoever calls it must be
+// allowed to do somewhere. Where, and to what, the handler looks at.
 type AdminRoute struct {
 	Method  string
 	Path    string // such as /keys
+	May     operator.Action
 	Handler http.HandlerFunc
 }
 
-// AdminHandler returns the admin listener's handler: what routes say, and nothing to a caller without an
-// [Operator].
-func AdminHandler(routes ...AdminRoute) http.Handler {
+// AdminHandler returns the admin listener's handler: what routes say to an [operator.Operator] with a role for it, and
+// nothing to anybody else. Every call is on record, with who made it: what changes something by its own record, all else, and
+// what was refused, by one of the type admin.
+func (x *Exchanger) AdminHandler(routes ...AdminRoute) http.Handler {
 	r := chi.NewRouter()
-	r.Use(func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if _, ok := OperatorOf(r.Context()); !ok {
-				writeJSON(w, http.StatusForbidden, "", adminError{"the admin listener cannot tell who is calling"})
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
+	r.Use(x.recordAdmin)
 	allowed := map[string]string{}
 	for _, route := range routes {
 		path := "/admin/v1" + route.Path
-		r.Method(route.Method, path, route.Handler)
+		r.Method(route.Method, path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := caller(r).May(route.May); err != nil {
+				forbid(w, err)
+				return
+			}
+			route.Handler(w, r)
+		}))
 		allowed[path] = route.Method
 	}
 	r.NotFound(notFound)
@@ -60,6 +47,38 @@ func AdminHandler(routes ...AdminRoute) http.Handler {
 		writeJSON(w, http.StatusMethodNotAllowed, "", adminError{"the method is not allowed"})
 	})
 	return r
+}
+
+// caller is who makes a request that has come this far.
+func caller(r *http.Request) operator.Operator {
+	o, _ := operator.From(r.Context())
+	return o
+}
+
+// forbid answers an operator who is known and may not.
+func forbid(w http.ResponseWriter, err error) {
+	writeJSON(w, http.StatusForbidden, "", adminError{err.Error()})
+}
+
+// recordAdmin lets nobody through who is not known, and puts calls on record that no handler put there. While the log cannot
+// be written the answer is given all the same: whoever responds has to see.
+func (x *Exchanger) recordAdmin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		by, ok := operator.From(r.Context())
+		if !ok {
+			writeJSON(w, http.StatusForbidden, "", adminError{"the admin listener cannot tell who is calling"})
+			return
+		}
+		seen := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(seen, r)
+		if seen.Header().Get(decisionHeader) != "" {
+			return
+		}
+		e := x.open(Request{Remote: remote(r)})
+		e.rec.Type, e.rec.Outcome = audit.TypeAdmin, ""
+		e.rec.Admin = &audit.Admin{By: by.Name, Method: r.Method, Call: cut(r.URL.RequestURI(), maxReason), Status: cmp.Or(seen.Status(), http.StatusOK)}
+		_ = e.append(r.Context())
+	})
 }
 
 type adminError struct {
@@ -103,9 +122,15 @@ type AdminIssuer struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// StatusRoute answers GET /admin/v1/status with what status returns.
+// StatusRoute answers GET /admin/v1/status with what status returns. Who may look in some trust domains sees the issuers of
+// those.
 func StatusRoute(status func() AdminStatus) AdminRoute {
-	return AdminRoute{http.MethodGet, "/status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, "", status())
+	return AdminRoute{http.MethodGet, "/status", operator.Look, func(w http.ResponseWriter, r *http.Request) {
+		out, by := status(), caller(r)
+		out.Issuers = slices.DeleteFunc(out.Issuers, func(i AdminIssuer) bool {
+			domain, _, _ := strings.Cut(i.Issuer, "/")
+			return by.In(operator.Look, domain) != nil
+		})
+		writeJSON(w, http.StatusOK, "", out)
 	}}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -48,7 +49,7 @@ const (
 // LeasesRoute answers GET /admin/v1/leases from the ledger that each walks: limit, after, state, target and
 // rule are of the lease itself; every other query parameter is a term of a selector, which what it descends from may match as well.
 func LeasesRoute(each func(context.Context, func(lease.Lease) error) error, h revocation.Hasher) AdminRoute {
-	return AdminRoute{http.MethodGet, "/leases", func(w http.ResponseWriter, r *http.Request) {
+	return AdminRoute{http.MethodGet, "/leases", operator.Look, func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		limit, after := pageDefault, query.Get("after")
 		var terms []string
@@ -73,8 +74,13 @@ func LeasesRoute(each func(context.Context, func(lease.Lease) error) error, h re
 				return
 			}
 		}
+		sel, err := caller(r).Confine(operator.Look, sel)
+		if err != nil {
+			forbid(w, err)
+			return
+		}
 		out := AdminLeases{Leases: []AdminLease{}}
-		err := each(r.Context(), func(l lease.Lease) error {
+		err = each(r.Context(), func(l lease.Lease) error {
 			for key, of := range map[string]string{"state": string(l.State), "target": l.Target, "rule": l.Rule} {
 				if want := query.Get(key); want != "" && want != of {
 					return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -26,6 +27,19 @@ type AdminLock struct {
 	Expires  time.Time `json:"expires,omitzero"`
 	By       string    `json:"by,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
+}
+
+// serveLocks answers GET /admin/v1/locks. Who may look in some trust domains sees the locks that name one of those.
+func (x *Exchanger) serveLocks(w http.ResponseWriter, r *http.Request) {
+	by, out := caller(r), x.locks()
+	out.Locks = slices.DeleteFunc(out.Locks, func(l AdminLock) bool { return !mine(by, operator.Look, l.Selector) })
+	writeJSON(w, http.StatusOK, "", out)
+}
+
+// mine reports whether an operator may do something to a lock: one that names a trust domain of its own.
+func mine(by operator.Operator, a operator.Action, sel revocation.Selector) bool {
+	domain := sel.Value(revocation.KeyTrustDomain)
+	return by.Everywhere(a) || domain != "" && by.In(a, domain) == nil
 }
 
 func (x *Exchanger) locks() AdminLocks {
@@ -47,15 +61,28 @@ func (x *Exchanger) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
 	list := x.revocations.Locks(x.now())
 	stands := slices.IndexFunc(list, func(e revocation.Entry) bool { return e.Decision == id })
-	if stands < 0 {
+	by := caller(r)
+	if stands < 0 || !mine(by, operator.Unlock, list[stands].Selector) { // of one that is another's not even that it is there
 		writeJSON(w, http.StatusNotFound, "", adminError{"no lock with this id stands; see: sallyport locks"})
 		return
 	}
-	lock := list[stands]
-	by, _ := OperatorOf(r.Context())
-	e := x.open(Request{})
-	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by.Name, word(r.URL.Query().Get("reason"))
-	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: id, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: by.Name})
+	reason := r.URL.Query().Get("reason")
+	if by.Remote() && reason == "" {
+		writeJSON(w, http.StatusBadRequest, "", adminError{"say why: operators from elsewhere give a reason with what they change"})
+		return
+	}
+	if x.state.Load().Second.Needs(operator.Unlock, false) {
+		x.propose(w, r, proposal{Unlock: id, Reason: reason})
+		return
+	}
+	x.lift(w, r, list[stands], reason, by.Name)
+}
+
+// lift lifts a lock that stands.
+func (x *Exchanger) lift(w http.ResponseWriter, r *http.Request, lock revocation.Entry, reason, by string) {
+	e := x.open(Request{Remote: remote(r)})
+	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, word(reason)
+	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: lock.Decision, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: by})
 	if err != nil {
 		e.refuse(r.Context(), err)
 		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the end of the lock is not durable everywhere it has to be; try again"})

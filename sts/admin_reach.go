@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -40,7 +41,7 @@ type AdminReachable struct {
 
 // ReachRoute answers POST /admin/v1/reach from the policy in force. Locks are not looked at: see /admin/v1/locks.
 func (x *Exchanger) ReachRoute() AdminRoute {
-	return AdminRoute{http.MethodPost, "/reach", func(w http.ResponseWriter, r *http.Request) {
+	return AdminRoute{http.MethodPost, "/reach", operator.Look, func(w http.ResponseWriter, r *http.Request) {
 		var ask AdminAsked
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 		d.DisallowUnknownFields()
@@ -62,10 +63,23 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 				writeJSON(w, http.StatusBadRequest, "", adminError{"nothing can be obtained with this token: " + word(err.Error()) + "; ask for its workload, by subject="})
 				return
 			}
+			if err := caller(r).In(operator.Look, who.TrustDomain()); err != nil {
+				forbid(w, err)
+				return
+			}
 			known, out.Workload = policy.KnownOf(who), who.ID()
 		} else {
-			var err error
-			if known, err = knownFrom(ask.Selector); err != nil {
+			sel, err := revocation.ParseSelector(ask.Selector)
+			if err == nil {
+				if sel, err = caller(r).Confine(operator.Look, sel); err == nil {
+					known, err = knownFrom(sel)
+				}
+			}
+			if errors.Is(err, operator.ErrForbidden) {
+				forbid(w, err)
+				return
+			}
+			if err != nil {
 				writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 				return
 			}
@@ -83,11 +97,7 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 var errReach = errors.New("reach is about whoever asks: choose subject, issuer, key, trust_domain, attr.NAME, target or rule, or a token")
 
 // knownFrom is what a selector says of whoever asks.
-func knownFrom(terms []string) (policy.Known, error) {
-	sel, err := revocation.ParseSelector(terms)
-	if err != nil {
-		return policy.Known{}, err
-	}
+func knownFrom(sel revocation.Selector) (policy.Known, error) {
 	k := policy.Known{Attributes: map[string][]string{}}
 	place := func(domain, issuer string) error {
 		if k.TrustDomain != "" && k.TrustDomain != domain || k.Issuer != "" && issuer != "" && k.Issuer != issuer {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -24,6 +26,7 @@ type AdminRevocation struct {
 	Lock     bool     `json:"lock,omitempty"`        // it stands: what it matches is refused from now on as well
 	TTL      int64    `json:"ttl_seconds,omitempty"` // of a lock; 0: until it is lifted
 	DryRun   bool     `json:"dry_run,omitempty"`     // nothing is done: the answer says what would die
+	Drill    bool     `json:"drill,omitempty"`       // a dry run, and a revocation that matches nothing, to see it reach every replica
 	Reason   string   `json:"reason,omitempty"`
 	Ticket   string   `json:"ticket,omitempty"`
 	Wait     int      `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 12; default 5
@@ -32,7 +35,7 @@ type AdminRevocation struct {
 // AdminRevoked is its answer: the revocation is in force and durable, and this became of what it matches.
 type AdminRevoked struct {
 	ID       string         `json:"id,omitempty"` // none for a dry run
-	Action   string         `json:"action"`       // revoke, lock or unlock
+	Action   string         `json:"action"`       // revoke, lock, unlock or drill
 	Selector []string       `json:"selector,omitempty"`
 	Position string         `json:"position,omitempty"` // EPOCH.N
 	Expires  time.Time      `json:"expires,omitzero"`   // of a lock
@@ -40,7 +43,9 @@ type AdminRevoked struct {
 	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, stays, pending; live in a dry run
 	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
 	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
-	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have
+	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have, and the like
+	Local    bool           `json:"local,omitempty"`    // in force and durable on this replica alone: the shared store is not there; the others have it as soon as it is
+	Proposal string         `json:"proposal,omitempty"` // nothing is done yet: another person has to approve this
 }
 
 // AdminApplied says whether a replica has applied a revocation.
@@ -77,21 +82,22 @@ const (
 // log that are not older than from.
 func (x *Exchanger) RevocationRoutes(scan func(from time.Time, do func(audit.Record) error) error) []AdminRoute {
 	return []AdminRoute{
-		{http.MethodPost, "/revocations", func(w http.ResponseWriter, r *http.Request) { x.serveAdminRevoke(w, r, scan) }},
-		{http.MethodGet, "/revocations/{id}", x.serveProgress},
-		{http.MethodGet, "/locks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, "", x.locks()) }},
-		{http.MethodDelete, "/locks/{id}", x.serveUnlock},
+		{http.MethodPost, "/revocations", operator.Look, func(w http.ResponseWriter, r *http.Request) { x.serveAdminRevoke(w, r, scan) }}, // more than look unless it is a dry run
+		{http.MethodGet, "/revocations/{id}", operator.Look, x.serveProgress},
+		{http.MethodGet, "/locks", operator.Look, x.serveLocks},
+		{http.MethodDelete, "/locks/{id}", operator.Unlock, x.serveUnlock},
+		{http.MethodPost, "/approvals", operator.Look, x.serveApproval}, // and what is approved
 	}
 }
 
-const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "dry_run": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
+const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
 
 func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan func(time.Time, func(audit.Record) error) error) {
 	var ask AdminRevocation
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&ask); err != nil || len(ask.Reason) > maxReason || len(ask.Ticket) > maxReason || ask.Wait < 0 || ask.Wait > mostWait ||
-		ask.TTL < 0 || time.Duration(ask.TTL) > mostTTL/time.Second || ask.TTL > 0 && !ask.Lock {
+		ask.TTL < 0 || ask.Drill && ask.DryRun || time.Duration(ask.TTL) > mostTTL/time.Second || ask.TTL > 0 && !ask.Lock {
 		writeJSON(w, http.StatusBadRequest, "", adminError{revocationForm})
 		return
 	}
@@ -103,26 +109,81 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 		return
 	}
+	by, action := caller(r), operator.Revoke
 	if ask.DryRun {
+		action = operator.Look
+	}
+	if sel, err = by.Confine(action, sel); err != nil {
+		forbid(w, err)
+		return
+	}
+	if ask.DryRun || ask.Drill {
 		out, err := x.wouldDie(r.Context(), sel, ask.Lock, scan)
 		if err != nil {
 			writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the ledger of leases or the audit log cannot be read; see the server's log"})
 			return
 		}
+		if ask.Drill {
+			x.drill(w, r, ask, out)
+			return
+		}
 		writeJSON(w, http.StatusOK, "", out)
 		return
 	}
-	by, _ := OperatorOf(r.Context())
-	e := x.open(Request{})
-	e.rec.Type, e.verified = audit.TypeRevocation, true
-	e.by, e.rec.Reason, e.wait = by.Name, because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
-	out, err := x.revokeSelected(r.Context(), sel, ask, e)
-	if err != nil {
-		e.refuse(r.Context(), err)
-		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the revocation is not durable everywhere it has to be, or the ledger cannot be read; try again"})
+	if by.Remote() && ask.Reason == "" {
+		writeJSON(w, http.StatusBadRequest, "", adminError{"say why: operators from elsewhere give a reason with what they change"})
 		return
 	}
+	ask.Selector = sel
+	if x.state.Load().Second.Needs(operator.Revoke, operator.Wide(sel)) {
+		x.propose(w, r, proposal{Ask: &ask})
+		return
+	}
+	x.execute(w, r, sel, ask, by.Name)
+}
+
+// drill revokes a family that nothing is of, as it would be in earnest, and says when every replica had applied it, beside
+// what would have died. It is on record as what it is.
+func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevocation, out AdminRevoked) {
+	by := caller(r).Name
+	e := x.open(Request{Remote: remote(r)})
+	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, because(ask)
+	nothing := revocation.Selector{revocation.KeyFamily + "=" + x.newID()}
+	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{
+		Selector: nothing, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(time.Minute), Why: e.rec.Reason, By: by,
+	})
+	if err != nil {
+		e.refuse(r.Context(), err)
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the drill has found something: a revocation would not be durable everywhere it has to be now"})
+		return
+	}
+	durable := time.Now()
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(cmp.Or(ask.Wait, 5))*time.Second)
+	defer cancel()
+	out.ID, out.Action, out.Position = e.decision, "drill", position.String()
+	out.Applied = x.applied(ctx, position, durable)
+	recorded := out
+	recorded.Selector = nothing
+	e.selected(recorded, position, nil)
+	_ = e.append(r.Context())
 	writeJSON(w, http.StatusOK, e.decision, out)
+}
+
+// execute revokes or locks what was checked and allowed.
+func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, by string) {
+	e := x.open(Request{Remote: remote(r)})
+	e.rec.Type, e.verified = audit.TypeRevocation, true
+	e.by, e.rec.Reason, e.wait = by, because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
+	out, err := x.revokeSelected(r.Context(), sel, ask, e)
+	switch {
+	case err != nil:
+		e.refuse(r.Context(), err)
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the revocation is not durable, or the ledger cannot be read; try again"})
+	case out.Local:
+		writeJSON(w, http.StatusAccepted, e.decision, out)
+	default:
+		writeJSON(w, http.StatusOK, e.decision, out)
+	}
 }
 
 func because(ask AdminRevocation) string {
@@ -154,11 +215,18 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	if ask.Lock && entry.Until.Before(entry.At.Add(kept)) { // what it kills lives longer than it stands
 		killed := entry
 		killed.Lock, killed.Decision, killed.Until = false, x.newID(), entry.At.Add(kept)
-		if _, _, err := x.revocations.Revoke(ctx, killed); err != nil {
+		if _, _, err := x.revocations.Revoke(ctx, killed); err != nil && !errors.Is(err, revocation.ErrUnshared) {
 			return out, err
 		}
 	}
 	position, _, err := x.revocations.Revoke(ctx, entry)
+	if errors.Is(err, revocation.ErrUnshared) { // what lives outside is in the same store: it is swept when that is back
+		out.Local, out.Counts = true, map[string]int{}
+		out.Warnings = append(out.Warnings, "in force and durable on this replica alone: the shared store cannot be reached. The others, and what lives outside, follow as soon as it can; until then they stop serving after revocation.max_staleness")
+		e.selected(out, position, nil)
+		_ = e.append(ctx)
+		return out, nil
+	}
 	if err != nil {
 		return out, err
 	}
@@ -207,6 +275,7 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, "", adminError{"ask for /revocations/ID?position=EPOCH.N, as the revocation was answered"})
 		return
 	}
+	by := caller(r)
 	out := AdminRevoked{ID: id, Action: "revoke", Position: p.String(), Counts: map[string]int{}}
 	list, err := x.revocations.Replicas(r.Context())
 	for _, one := range list {
@@ -214,7 +283,7 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && x.leases != nil {
 		err = x.leases.Store.Each(r.Context(), func(l lease.Lease) error {
-			if l.Why != id {
+			if l.Why != id || !by.Sees(operator.Look, x.of(l)) {
 				return nil
 			}
 			rec := AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: lease.Pending, Reason: l.Fault}
@@ -237,6 +306,15 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, "", out)
+}
+
+// of says of which trust domains a lease is: those of whoever had a hand in it, and of what it descends from.
+func (x *Exchanger) of(l lease.Lease) func(domain string) bool {
+	h := x.revocations.Hasher()
+	f := FactsOf(h, l)
+	return func(domain string) bool {
+		return f.Matches(h, revocation.Selector{revocation.KeyTrustDomain + "=" + domain})
+	}
 }
 
 // strange says which names of a selector the configuration in force does not have: a slip of the pen matches nothing. They may

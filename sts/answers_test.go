@@ -2,7 +2,9 @@ package sts_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,11 +18,13 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 
 	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/limit"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
@@ -36,14 +40,31 @@ func ops(t testing.TB, checks ...sts.Check) (*contract, func(method, path string
 }
 
 // adminListener is the admin handler behind the same contract; caller is whom the listener knows, "" for nobody.
-func adminListener(t testing.TB, caller string, routes ...sts.AdminRoute) (*contract, func(method, path string, body ...string) answer) {
+func (d *deployment) adminListener(caller string, routes ...sts.AdminRoute) (*contract, func(method, path string, body ...string) answer) {
+	return d.adminListenerOf(operator.Local(caller, caller), routes...)
+}
+
+func (d *deployment) adminListenerOf(o operator.Operator, routes ...sts.AdminRoute) (*contract, func(method, path string, body ...string) answer) {
+	t := d.t
 	t.Helper()
-	server := httptest.NewUnstartedServer(sts.AdminHandler(routes...))
-	server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
-		return sts.WithOperator(ctx, sts.Operator{Name: caller})
-	}
+	server := httptest.NewUnstartedServer(d.exchanger.AdminHandler(routes...))
+	server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return operator.With(ctx, o) }
 	server.Start()
 	return behindContract(t, server)
+}
+
+// remoteOperator is one who came over the network, and may do everything.
+func remoteOperator(t testing.TB) operator.Operator {
+	t.Helper()
+	name := "spiffe://ops.example/all"
+	u, _ := url.Parse(name)
+	a := operator.Authority{Roles: []operator.Role{{Name: "all", May: operator.Actions(), Estate: true, Certificates: []string{name}}}}
+	now := time.Now()
+	o, err := a.Authenticate(t.Context(), []*x509.Certificate{{URIs: []*url.URL{u}, SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}}, secret.Value{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 func behindContract(t testing.TB, server *httptest.Server) (*contract, func(method, path string, body ...string) answer) {
@@ -98,13 +119,34 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	}, d.revocations.Hasher())
 	var logDown error
 	revocations := append(d.exchanger.RevocationRoutes(func(time.Time, func(audit.Record) error) error { return logDown }), d.exchanger.ReachRoute())
-	seenByAdmin, askAdmin := adminListener(t, "uid=0", append(revocations, status, leases)...)
-	seenByNobody, askNobody := adminListener(t, "", append(revocations, status, leases)...)
+	seenByAdmin, askAdmin := d.adminListener("uid=0", append(revocations, status, leases)...)
+	seenByNobody, askNobody := d.adminListener("", append(revocations, status, leases)...)
 	alone := deploy(t)
 	away := new(others)
 	away.gone.Store(true)
 	alone.revocations.Share(away)
-	seenAlone, askAlone := adminListener(t, "uid=0", alone.exchanger.RevocationRoutes(alone.recorder.scan)...)
+	seenAlone, askAlone := alone.adminListener("uid=0", alone.exchanger.RevocationRoutes(alone.recorder.scan)...)
+	seenByRemote, askRemote := d.adminListenerOf(remoteOperator(t), revocations...)
+	two := deploy(t)
+	careful := *two.state
+	careful.Second = operator.Second{Unlock: true, Estate: true}
+	two.exchanger.Swap(&careful)
+	if err := two.exchanger.ProposeWith(make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	seenByAlice, askAlice := two.adminListener("alice", two.exchanger.RevocationRoutes(two.recorder.scan)...)
+	seenByBob, askBob := two.adminListener("bob", two.exchanger.RevocationRoutes(two.recorder.scan)...)
+	proposed := func(a answer) string {
+		p, _ := object(t, a.body)["proposal"].(string)
+		return `{"proposal":"` + p + `"}`
+	}
+	wide := func() string {
+		return proposed(askAlice("POST", "/admin/v1/revocations", `{"selector":["target=orders"]}`))
+	}
+	twoLocked := func() string {
+		id, _ := object(t, askAlice("POST", "/admin/v1/revocations", `{"selector":["subject=spiffe://prod.example/a/b"],"lock":true}`).body)["id"].(string)
+		return id
+	}
 	kill := `{"selector":["lease=` + newID() + `"],"reason":"a drill"}`
 	locked := func() string {
 		a := askAdmin("POST", "/admin/v1/revocations", `{"selector":["attr.namespace=nowhere"],"lock":true}`)
@@ -163,6 +205,37 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			return askAdmin("GET", "/admin/v1/leases")
 		},
 		{"POST", "/admin/v1/revocations", 200}: func() answer { return askAdmin("POST", "/admin/v1/revocations", kill) },
+		{"POST", "/admin/v1/revocations", 202}: func() answer { return askAlone("POST", "/admin/v1/revocations", kill) },
+		{"POST", "/admin/v1/approvals", 200}:   func() answer { return askBob("POST", "/admin/v1/approvals", wide()) },
+		{"POST", "/admin/v1/approvals", 202}: func() answer {
+			far := deploy(t)
+			far.exchanger.Swap(&sts.State{Trust: far.state.Trust, Policy: far.state.Policy, Brokers: far.state.Brokers, Hash: "x", Second: careful.Second})
+			_ = far.exchanger.ProposeWith(make([]byte, 32))
+			far.revocations.Share(away)
+			_, askFar := far.adminListener("bob", far.exchanger.RevocationRoutes(far.recorder.scan)...)
+			a := askFar("POST", "/admin/v1/approvals", wide())
+			two.contract.seen[documented{"POST", "/admin/v1/approvals", 202}]++ // held to it by its own contract
+			return a
+		},
+		{"POST", "/admin/v1/approvals", 400}: func() answer { return askBob("POST", "/admin/v1/approvals", `{"proposal":"x"}`) },
+		{"POST", "/admin/v1/approvals", 403}: func() answer { return askAlice("POST", "/admin/v1/approvals", wide()) },
+		{"POST", "/admin/v1/approvals", 404}: func() answer {
+			id := twoLocked()
+			lift := proposed(askAlice("DELETE", "/admin/v1/locks/"+id))
+			askBob("POST", "/admin/v1/approvals", lift)
+			return askBob("POST", "/admin/v1/approvals", lift)
+		},
+		{"POST", "/admin/v1/approvals", 405}: func() answer { return askBob("GET", "/admin/v1/approvals") },
+		{"POST", "/admin/v1/approvals", 503}: func() answer {
+			ask := wide()
+			two.log.(*memory).setFail(errors.New("disk"))
+			defer two.log.(*memory).setFail(nil)
+			return askBob("POST", "/admin/v1/approvals", ask)
+		},
+		{"DELETE", "/admin/v1/locks/{id}", 202}: func() answer { return askAlice("DELETE", "/admin/v1/locks/"+twoLocked()) },
+		{"DELETE", "/admin/v1/locks/{id}", 400}: func() answer {
+			return askRemote("DELETE", "/admin/v1/locks/"+locked())
+		},
 		{"POST", "/admin/v1/revocations", 400}: func() answer { return askAdmin("POST", "/admin/v1/revocations", `{"leese":""}`) },
 		{"POST", "/admin/v1/revocations", 403}: func() answer { return askNobody("POST", "/admin/v1/revocations", kill) },
 		{"POST", "/admin/v1/revocations", 405}: func() answer { return askAdmin("GET", "/admin/v1/revocations") },
@@ -226,7 +299,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		if a := send(); a.status != want.status {
 			t.Errorf("%s: answered %d %s", want, a.status, a.body)
 		}
-		if d.contract.seen[want]+down.contract.seen[want]+limited.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want]+seenAlone.seen[want] == 0 {
+		if d.contract.seen[want]+down.contract.seen[want]+limited.contract.seen[want]+seenByOps.seen[want]+seenByAdmin.seen[want]+seenByNobody.seen[want]+seenAlone.seen[want]+seenByAlice.seen[want]+seenByBob.seen[want]+two.contract.seen[want]+seenByRemote.seen[want] == 0 {
 			t.Errorf("%s was not held to the document", want)
 		}
 		delete(provoke, want)

@@ -123,6 +123,7 @@ var answers = []struct {
 	{keys.ErrStale, answerUnavailable},
 	{keys.ErrInactive, answerUnavailable},
 	{revocation.ErrSelector, answerInvalidRequest}, // of operators; never on the wire
+	{revocation.ErrUnshared, answerUnavailable},
 	{revocation.ErrUnavailable, answerUnavailable},
 	{revocation.ErrStale, answerUnavailable},
 	{replay.ErrUsed, answerInvalidRequest}, // RFC 8693 section 2.2.2: a replayed token is a bad token

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -24,6 +25,7 @@ type State struct {
 	Policy  *policy.Policy
 	Brokers map[string]brokers.Broker // by target name
 	Hash    string                    // of the configuration, for the audit record
+	Second  operator.Second           // what takes two operators
 }
 
 // Exchanger runs exchanges. It is safe for concurrent use.
@@ -36,6 +38,7 @@ type Exchanger struct {
 	now         func() time.Time
 	newID       func() string
 	limits      *Limits // nil: none
+	proposals   []byte  // key of what takes two operators
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:

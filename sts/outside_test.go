@@ -266,7 +266,7 @@ func TestWhatStaysIsSaidSoToHolderOperatorAndRecord(t *testing.T) {
 	const why = "fruit keeps until somebody eats it"
 	d.orchard.set(func() { d.orchard.stays = why })
 	token, minted := d.pick(d.checkout())
-	_, ask := adminListener(t, "uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
+	_, ask := d.adminListener("uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
 	listed := func() map[string]any {
 		a := ask("GET", "/admin/v1/leases?lease="+minted.decision())
 		leases, _ := object(t, a.body)["leases"].([]any)
@@ -429,7 +429,7 @@ func object(t testing.TB, s string) map[string]any {
 func TestOperatorListsLeasesAndKillsByTheirIDs(t *testing.T) {
 	t.Parallel()
 	d := deployOutside(t, lease.Limits{})
-	_, ask := adminListener(t, "uid=0 pid=1", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
+	_, ask := d.adminListener("uid=0 pid=1", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
 	parent := d.mint(d.checkout(), "orders")
 	var ids []string
 	for range 3 {

@@ -9,7 +9,7 @@ import (
 func TestReachOfAToken(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
-	_, ask := adminListener(t, "uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), d.exchanger.ReachRoute())...)
+	_, ask := d.adminListener("uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), d.exchanger.ReachRoute())...)
 	subject := d.checkout()
 	targets := func(body string) string {
 		t.Helper()

@@ -19,19 +19,19 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/lease"
 )
 
-// operator is an admin listener, asked by uid 0.
-type operator struct {
+// responder is an admin listener, asked by uid 0.
+type responder struct {
 	t   testing.TB
 	ask func(method, path string, body ...string) answer
 }
 
-func operate(t testing.TB, d *deployment) operator {
-	_, ask := adminListener(t, "uid=0 pid=1", d.exchanger.RevocationRoutes(d.recorder.scan)...)
-	return operator{t, ask}
+func operate(t testing.TB, d *deployment) responder {
+	_, ask := d.adminListener("uid=0 pid=1", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	return responder{t, ask}
 }
 
 // does sends a revocation; more are members of its body.
-func (o operator) does(more string, terms ...string) map[string]any {
+func (o responder) does(more string, terms ...string) map[string]any {
 	o.t.Helper()
 	list, _ := json.Marshal(terms)
 	body := `{"selector":` + string(list)
@@ -45,7 +45,7 @@ func (o operator) does(more string, terms ...string) map[string]any {
 	return object(o.t, a.body)
 }
 
-func (o operator) revokes(terms ...string) map[string]any { o.t.Helper(); return o.does("", terms...) }
+func (o responder) revokes(terms ...string) map[string]any { o.t.Helper(); return o.does("", terms...) }
 
 // Each way to name something kills the token that it names, and its child, and leaves that of another workload alone.
 func TestEverySelectorKillsWhatItNamesAndNothingElse(t *testing.T) {
@@ -287,8 +287,8 @@ func TestSelectorFindsAnActorAnywhere(t *testing.T) {
 func TestDryRunSaysWhatWouldDie(t *testing.T) {
 	t.Parallel()
 	d := deployOutside(t, lease.Limits{})
-	_, ask := adminListener(t, "uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
-	o := operator{t, ask}
+	_, ask := d.adminListener("uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), sts.LeasesRoute(d.keeper.Store.Each, d.revocations.Hasher()))...)
+	o := responder{t, ask}
 	m := d.mint(d.checkout(), "orders")
 	d.mint(m.token, "billing")
 	_, fruit := d.pick(m.token)
@@ -321,8 +321,8 @@ func TestDryRunSaysWhatWouldDie(t *testing.T) {
 func TestSelectorReachesWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	d := deployOutside(t, lease.Limits{})
-	o := operator{t, nil}
-	_, o.ask = adminListener(t, "uid=0", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	o := responder{t, nil}
+	_, o.ask = d.adminListener("uid=0", d.exchanger.RevocationRoutes(d.recorder.scan)...)
 	m := d.mint(d.checkout(), "orders")
 	d.orchard.set(func() {
 		d.orchard.during = func(brokers.Order) {

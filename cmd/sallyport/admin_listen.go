@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 )
 
 // listenAdmin opens the admin socket, for its owner alone. What stands at path is removed only when it is a socket
@@ -102,9 +102,9 @@ func (s *adminSocket) Close() error {
 
 // withOperator puts who connected into the context of all the requests of a connection.
 func withOperator(ctx context.Context, c net.Conn) context.Context {
-	name, err := peerOf(c)
+	name, person, err := peerOf(c)
 	if err != nil {
 		return ctx // and the handler refuses
 	}
-	return sts.WithOperator(ctx, sts.Operator{Name: name})
+	return operator.With(ctx, operator.Local(name, person))
 }

@@ -7,27 +7,27 @@ import (
 	"syscall"
 )
 
-// peerOf names the process at the other end of a unix socket, by the kernel's word (SO_PEERCRED).
-func peerOf(c net.Conn) (string, error) {
+// peerOf names the process at the other end of a unix socket, and its user, by the kernel's word (SO_PEERCRED).
+func peerOf(c net.Conn) (name, person string, err error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return "", errors.New("not a unix socket")
+		return "", "", errors.New("not a unix socket")
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var cred *syscall.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	}); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if credErr != nil {
-		return "", credErr
+		return "", "", credErr
 	}
-	return fmt.Sprintf("uid=%d pid=%d", cred.Uid, cred.Pid), nil
+	return fmt.Sprintf("uid=%d pid=%d", cred.Uid, cred.Pid), fmt.Sprintf("uid=%d", cred.Uid), nil
 }
 
 func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

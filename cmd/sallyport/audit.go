@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -286,8 +287,11 @@ func showRow(r audit.Record) []string {
 	if r.Subject != nil {
 		workload = r.Subject.Workload
 	}
+	if r.Admin != nil {
+		outcome, target, why = strconv.Itoa(r.Admin.Status), r.Admin.Method+" "+r.Admin.Call, "by "+r.Admin.By
+	}
 	if r.Revocation != nil {
-		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), "by "+r.Revocation.By
+		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), strings.TrimSuffix("by "+r.Revocation.By+": "+r.Reason, ": ")
 	}
 	decision := r.Decision
 	if r.Receipt != nil {

@@ -53,6 +53,9 @@ func newUnlock() *cobra.Command {
 			if err := a.call(c.Context(), http.MethodDelete, "/locks/"+args[0]+"?"+url.Values{"reason": {reason}}.Encode(), nil, &done); err != nil {
 				return err
 			}
+			if done.Proposal != "" {
+				return printProposed(c.OutOrStdout(), done, output)
+			}
 			if output == "json" {
 				return writeJSON(c.OutOrStdout(), done, "  ")
 			}

@@ -66,7 +66,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 	})
 	root.AddCommand(
 		newServe(), newDemo(), newInit(), newCheck(), newPolicy(), newSchema(),
-		newExchange(), newIntrospect(), newRevoke(), newLock(), newUnlock(), newLocks(),
+		newExchange(), newIntrospect(), newRevoke(), newLock(), newUnlock(), newLocks(), newDrill(), newApprove(),
 		newExplain(), newReach(), newLeases(), newKeys(), newTrust(), newAudit(), newStatus(), newVersion(),
 	)
 	return root

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -98,7 +99,10 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 	if err := o.call(c.Context(), http.MethodPost, "/revocations", o.ask, &done); err != nil {
 		return err
 	}
-	if !o.ask.DryRun {
+	if done.Proposal != "" {
+		return printProposed(c.OutOrStdout(), done, o.output)
+	}
+	if !o.ask.DryRun && !o.ask.Drill && !done.Local {
 		if err := o.follow(c.Context(), c.ErrOrStderr(), &done, time.Now().Add(o.wait-time.Duration(o.ask.Wait)*time.Second)); err != nil {
 			return err
 		}
@@ -109,7 +113,7 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 	if o.output == "json" {
 		err = writeJSON(c.OutOrStdout(), done, "  ")
 	} else {
-		err = printRevoked(c.OutOrStdout(), done, o.ask.DryRun)
+		err = printRevoked(c.OutOrStdout(), done, o.ask.DryRun || o.ask.Drill)
 	}
 	if err != nil || o.ask.DryRun {
 		return err
@@ -160,7 +164,9 @@ func unfinished(done sts.AdminRevoked) error {
 		}
 	}
 	switch n := done.Counts[lease.Pending]; {
-	case n > 0:
+	case done.Local:
+		return errors.New("in force on one replica; see the warning")
+	case n > 0 && done.Action != "drill":
 		return fmt.Errorf("%s not dead yet; the attempts go on: see sallyport leases state=dying", count(n, "credential"))
 	case len(behind) > 0:
 		return fmt.Errorf("%s not applied it: %s; a replica that does not hear from the others stops issuing after revocation.max_staleness", plural(len(behind), "replica has", "replicas have"), strings.Join(behind, ", "))
@@ -201,9 +207,12 @@ var states = []string{"dead", "dies", "may_exist", "stays", lease.Pending, "live
 
 func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 	var rows [][]string
-	if dry {
+	switch {
+	case done.Action == "drill":
+		rows = append(rows, []string{"drill", done.ID + ": nothing died; this is what would have"})
+	case dry:
 		rows = append(rows, []string{"dry run", "nothing was done; this is what would die"})
-	} else {
+	default:
 		rows = append(rows, []string{cmp.Or(done.Action, "revoke"), done.ID}, []string{"position", done.Position})
 	}
 	rows = append(rows, []string{"selector", strings.Join(done.Selector, " ")})

@@ -68,6 +68,7 @@ const (
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
 	maxConnections = 8192 // of the workload listener, so that strangers cannot take the file descriptors of the others
+	maxOperators   = 256  // connections of the operators' listener
 	pruneEvery     = time.Minute
 
 	certificateEvery = 5 * time.Second // between looks for a new certificate
@@ -121,6 +122,19 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 		s := newServer(svc.drain.handler(svc.admin), log)
 		s.ConnContext = withOperator
 		servers, listeners = append(servers, s), append(listeners, l)
+	}
+	if address := set.Server.Listen.Operators; address != "" {
+		pool, err := clientAuthorities(set.Operators.ClientCAFile)
+		if err != nil {
+			return err
+		}
+		l, err := listen(address, "listen.operators")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		s := newServer(svc.drain.handler(svc.remoteAdmin()), log)
+		servers, listeners = append(servers, s), append(listeners, tls.NewListener(netutil.LimitListener(l, maxOperators), svc.operatorsTLS(pool)))
 	}
 	servers, listeners = append(servers, newServer(svc.ops, log)), append(listeners, ops) // last: see finish
 	failed := make(chan error, len(servers))

@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 	"github.com/sallyport-sts/sallyport/sts/store/redis"
@@ -59,7 +60,8 @@ type service struct {
 	workload     http.Handler
 	ops          http.Handler
 	admin        http.Handler
-	checks       []sts.Check // of /readyz
+	authority    atomic.Pointer[operator.Authority] // who may respond over the network
+	checks       []sts.Check                        // of /readyz
 	metrics      *metrics.Metrics
 	limits       *sts.Limits
 	drain        drain
@@ -135,10 +137,11 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err := s.loadCertificate(); err != nil {
 		return nil, err
 	}
-	state, _, err := s.build(set)
+	state, authority, _, err := s.build(set)
 	if err != nil {
 		return nil, err
 	}
+	s.authority.Store(authority)
 	s.retire()
 	marks, err := s.marks()
 	if err != nil {
@@ -173,7 +176,10 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)
-	s.admin = sts.AdminHandler(s.adminRoutes()...)
+	if err := s.exchanger.ProposeWith(s.keys.MAC()); err != nil {
+		return nil, err
+	}
+	s.admin = s.exchanger.AdminHandler(s.adminRoutes()...)
 	return s, nil
 }
 
@@ -196,26 +202,31 @@ func auditConfig(server config.Server, signer ed25519.PrivateKey) audit.Config {
 
 // build compiles what a reload may change. Once the state is in force, the caller lets go of the key sources that
 // are not in specs.
-func (s *service) build(set *config.Set) (_ *sts.State, specs []federation.KeySpec, err error) {
+func (s *service) build(set *config.Set) (_ *sts.State, _ *operator.Authority, specs []federation.KeySpec, err error) {
 	list := make([]federation.Issuer, len(set.Issuers))
 	specs = make([]federation.KeySpec, len(set.Issuers))
 	for i, is := range set.Issuers {
 		source, err := s.keyCache.Source(is.Keys)
 		if err != nil {
-			return nil, nil, fmt.Errorf("keys of issuer %s/%s: %w", is.TrustDomain, is.Name, err)
+			return nil, nil, nil, fmt.Errorf("keys of issuer %s/%s: %w", is.TrustDomain, is.Name, err)
 		}
 		list[i], specs[i] = is.Issuer, is.Keys
 		list[i].Keys = source
 	}
 	trust, err := federation.NewTrust(list, &federation.Own{URL: s.server.Issuer, Keys: s.keys.Tokens(), Algorithms: keys.Supported()})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	byTarget, err := s.buildBrokers(set)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash}, specs, nil
+	authority, more, err := s.buildAuthority(set)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	state := &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash, Second: authority.Second}
+	return state, authority, append(specs, more...), nil
 }
 
 // auditHealth is why nothing can be recorded now, and so nothing be issued.

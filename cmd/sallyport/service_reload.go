@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 )
 
 // reloadOnChange reloads on SIGHUP and on file changes until the returned function is called.
@@ -66,10 +67,11 @@ func (s *service) reload(k config.Kinds, asked bool) {
 		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
 	}
 	var state *sts.State
+	var authority *operator.Authority
 	var specs []federation.KeySpec
 	if err == nil {
 		if err = s.tryCertificate(); err == nil {
-			state, specs, err = s.build(set)
+			state, authority, specs, err = s.build(set)
 		}
 	}
 	if err != nil {
@@ -82,6 +84,7 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	}
 	s.metrics.Configure(namesIn(set))
 	s.exchanger.Swap(state)
+	s.authority.Store(authority)
 	s.retire()
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.reloadErr.Store(nil)

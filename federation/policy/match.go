@@ -95,3 +95,8 @@ func missing(want, have []string) []string {
 	}
 	return out
 }
+
+// Holds reports whether who is one of w: an attribute that is absent is no match.
+func (w Workloads) Holds(who federation.Workload) bool {
+	return w.TrustDomain == who.TrustDomain() && w.Issuer == who.Issuer() && w.lacks(who) == 0
+}

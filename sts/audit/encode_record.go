@@ -59,6 +59,7 @@ func (e *encoder) record(r *Record) {
 	rare(e, "introspection", r.Introspection)
 	rare(e, "revocation", r.Revocation)
 	rare(e, "receipt", r.Receipt)
+	rare(e, "admin", r.Admin)
 	rare(e, "segment", r.Segment)
 	rare(e, "opened", r.Opened)
 	rare(e, "recovered", r.Recovered)

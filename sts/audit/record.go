@@ -5,12 +5,13 @@ import "time"
 // Type says what a record is about.
 type Type string
 
-// The record types. Callers append the first four; the log writes the others itself.
+// The record types. Callers append the first five; the log writes the others itself.
 const (
 	TypeExchange      Type = "exchange"      // one attempt to exchange a token
 	TypeIntrospection Type = "introspection" // one question about a token
 	TypeRevocation    Type = "revocation"    // a revocation or lock, set or lifted; may use the reserve of disk
 	TypeReceipt       Type = "receipt"       // what became of a credential that lived outside
+	TypeAdmin         Type = "admin"         // a call of an operator that revoked and lifted nothing
 
 	TypeOpened    Type = "opened"    // a process began to write
 	TypeRecovered Type = "recovered" // what was found, and may be missing, after an unclean end or a failed sync
@@ -57,6 +58,7 @@ type Record struct {
 	Introspection *Introspection `json:"introspection,omitempty"`
 	Revocation    *Revocation    `json:"revocation,omitempty"`
 	Receipt       *Receipt       `json:"receipt,omitempty"`
+	Admin         *Admin         `json:"admin,omitempty"`
 
 	Segment   *Segment   `json:"segment,omitempty"` // in the first record of every segment
 	Opened    *Opened    `json:"opened,omitempty"`
@@ -144,6 +146,14 @@ type Revocation struct {
 	Expires  time.Time `json:"expires,omitzero"`   // of a lock
 	By       string    `json:"by,omitempty"`       // who ordered it
 	Receipts []Receipt `json:"receipts,omitempty"`
+}
+
+// Admin is a call of an operator.
+type Admin struct {
+	By     string `json:"by"`
+	Method string `json:"method"`
+	Call   string `json:"call"` // path and query, as far as they are short
+	Status int    `json:"status"`
 }
 
 // Receipt is what became of one credential.

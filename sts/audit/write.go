@@ -18,7 +18,7 @@ type breakage struct {
 
 // own reports whether the log itself writes the type when it sees fit, so also while it closes.
 func (t Type) own() bool {
-	return t != TypeExchange && t != TypeIntrospection && t != TypeReceipt && t != TypeRevocation && t != TypeAccepted
+	return t != TypeExchange && t != TypeIntrospection && t != TypeReceipt && t != TypeAdmin && t != TypeRevocation && t != TypeAccepted
 }
 
 // usable says why nothing can be appended now. The caller holds mu.

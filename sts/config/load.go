@@ -40,7 +40,8 @@ type Set struct {
 	Issuers      []Issuer // in the order of files and lines
 	Targets      []Target // in the order of files; the built-in one is last
 	Policy       *policy.Policy
-	TrustDomains []string // in the order of files
+	Operators    Operators // who may respond over the network
+	TrustDomains []string  // in the order of files
 }
 
 // Load reads the configuration in dir. The error is of type [Problems] and has every problem. Load has no
@@ -81,6 +82,12 @@ func load(dir string, kinds Kinds) (*loader, error) {
 				part.read(d)
 			}
 		}
+	}
+	if d := docs[operatorsName]; d != nil {
+		l.operators(d)
+	}
+	if remote := l.set.Server.Listen.Operators; remote != "" && len(l.set.Operators.Roles) == 0 && docs[operatorsName] == nil && docs[serverName] != nil {
+		docs[serverName].problem("listen.operators", "nobody may call there: write %s, which says who", operatorsName)
 	}
 	l.compile()
 	if len(l.problems) == 0 {

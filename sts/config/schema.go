@@ -15,7 +15,7 @@ import (
 //go:generate go test . -run TestSchemasAreCurrent -update
 
 // Schemas returns a JSON Schema (2020-12) for each kind of file, for editors: "sallyport", "trust",
-// "target", "policy" and "cases". They are generated from the types that files are decoded into, with the settings
+// "operators", "target", "policy" and "cases". They are generated from the types that files are decoded into, with the settings
 // of every kind that the binary knows. What passes them can still be refused by [Load], never the reverse.
 func Schemas(kinds Kinds) (map[string][]byte, error) {
 	own := jsonschema.Reflector{FieldNameTag: "yaml", DoNotReference: true, Anonymous: true}
@@ -25,18 +25,11 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 
 	trust := own.Reflect(&trustFile{})
 	trust.Title = "Sallyport: trust/*.yaml, door one: whom we believe"
-	list, _ := trust.Properties.Get("issuers")
-	var platforms []string
-	for _, typ := range kinds.Issuers.Types() {
-		settings, _ := kinds.Issuers.Settings(typ)
-		if _, ok := kinds.Issuers.Platform(typ); ok {
-			addInEntry(list.Items, typ, settings)
-			platforms = append(platforms, typ)
-			continue
-		}
-		addBlock(list.Items, "type", typ, settings)
-	}
-	excusePlatforms(list.Items, platforms)
+	addPlatforms(trust, "issuers", kinds)
+
+	operators := own.Reflect(&operatorsFile{})
+	operators.Title = "Sallyport: operators.yaml, who may respond"
+	addPlatforms(operators, "people", kinds)
 
 	target := own.Reflect(&targetFile{})
 	target.Title = "Sallyport: targets/*.yaml, what can be asked for"
@@ -53,7 +46,7 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 	cases.Title = "Sallyport: policy/tests/*.yaml, what the policy must answer"
 
 	out := map[string][]byte{}
-	for name, s := range map[string]*jsonschema.Schema{"sallyport": server, "trust": trust, "target": target, "policy": rules, "cases": cases} {
+	for name, s := range map[string]*jsonschema.Schema{"sallyport": server, "trust": trust, "operators": operators, "target": target, "policy": rules, "cases": cases} {
 		data, err := json.MarshalIndent(s, "", "  ")
 		if err != nil {
 			return nil, fmt.Errorf("schema %s: %w", name, err)
@@ -61,6 +54,22 @@ func Schemas(kinds Kinds) (map[string][]byte, error) {
 		out[name] = append(data, '\n')
 	}
 	return out, nil
+}
+
+// addPlatforms adds the settings of every platform to the issuers in a list.
+func addPlatforms(file *jsonschema.Schema, key string, kinds Kinds) {
+	list, _ := file.Properties.Get(key)
+	var platforms []string
+	for _, typ := range kinds.Issuers.Types() {
+		settings, _ := kinds.Issuers.Settings(typ)
+		if _, ok := kinds.Issuers.Platform(typ); ok {
+			addInEntry(list.Items, typ, settings)
+			platforms = append(platforms, typ)
+			continue
+		}
+		addBlock(list.Items, "type", typ, settings)
+	}
+	excusePlatforms(list.Items, platforms)
 }
 
 // addBlock adds the settings of one kind to an entry, accepted only where selector names that kind.

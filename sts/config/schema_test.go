@@ -22,7 +22,7 @@ func TestSchemasAreCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(generated) != 5 {
+	if len(generated) != 6 {
 		t.Errorf("got %d schemas, want one for each kind of file", len(generated))
 	}
 	for name, want := range generated {
@@ -157,7 +157,7 @@ func compileSchemas(t testing.TB, kinds config.Kinds) schemas {
 // check validates one configuration file against the schema of its kind.
 func (s schemas) check(t testing.TB, name string, data []byte) error {
 	t.Helper()
-	kind := map[string]string{"sallyport.yaml": "sallyport", "trust": "trust", "targets": "target", "policy": "policy"}[strings.Split(filepath.ToSlash(name), "/")[0]]
+	kind := map[string]string{"sallyport.yaml": "sallyport", "operators.yaml": "operators", "trust": "trust", "targets": "target", "policy": "policy"}[strings.Split(filepath.ToSlash(name), "/")[0]]
 	if strings.HasPrefix(filepath.ToSlash(name), "policy/tests/") {
 		kind = "cases"
 	}

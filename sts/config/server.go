@@ -44,6 +44,8 @@ type Listen struct {
 	Workload string // token, introspection, revocation, metadata and keys
 	Ops      string // liveness, readiness and metrics
 	Admin    string // path of the admin socket, "" for none
+
+	Operators string // the admin listener for operators elsewhere, "" for none
 }
 
 // TLS says how the workload listener is protected.
@@ -79,6 +81,8 @@ type listenBlock struct {
 	Workload string `yaml:"workload" jsonschema:"minLength=1" jsonschema_description:"Address and port for workloads, resource servers and relying parties, such as 0.0.0.0:8443. Required."`
 	Ops      string `yaml:"ops,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for /livez, /readyz and /metrics, without TLS. Default: 127.0.0.1:9090."`
 	Admin    string `yaml:"admin,omitempty" jsonschema:"pattern=^unix:/" jsonschema_description:"Unix socket for operators, such as unix:/run/sallyport/admin.sock; the path is absolute. Its directory must exist and nobody but its owner and group may write there; the socket is for the user that runs sallyport alone (mode 0600). Default: none, and the admin commands do not work."`
+
+	Operators string `yaml:"operators,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for operators elsewhere, such as 0.0.0.0:8444, with the certificate of the workload listener; tls: off is refused. operators.yaml says who may call. Default: none."`
 }
 
 type tlsBlock struct {
@@ -125,7 +129,7 @@ func (l *loader) server(d *document) {
 	d.decode(d.root, "", &f, true)
 	s := Server{
 		Issuer:  f.Issuer,
-		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: strings.TrimPrefix(f.Listen.Admin, "unix:")},
+		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: strings.TrimPrefix(f.Listen.Admin, "unix:"), Operators: f.Listen.Operators},
 		TLS:     TLS{Off: f.TLS.off},
 		DataDir: under(l.dir, cmp.Or(f.DataDir, defaultDataDir)),
 		Audit: Audit{
@@ -144,6 +148,9 @@ func (l *loader) server(d *document) {
 	}
 	if d.ok("tls") && d.ok("listen") && f.TLS.off && !loopback(s.Listen.Workload) {
 		d.problem("tls", "tls: off needs a loopback address, and listen.workload is %s: tokens would cross the network in the clear; give cert_file and key_file, or listen on 127.0.0.1", s.Listen.Workload)
+	}
+	if d.ok("tls") && d.ok("listen.operators") && f.TLS.off && s.Listen.Operators != "" {
+		d.problem("listen.operators", "operators from elsewhere are known by certificates and tokens, which need TLS; give tls a cert_file and a key_file, or leave operators out")
 	}
 	if d.ok("issuer") {
 		l.issuerURL(d, f)
@@ -183,7 +190,11 @@ func (l *loader) audit(d *document, a Audit) {
 }
 
 func (l *loader) listen(d *document, a Listen) {
-	for _, one := range []struct{ path, address string }{{"listen.workload", a.Workload}, {"listen.ops", a.Ops}} {
+	all := []struct{ path, address string }{{"listen.workload", a.Workload}, {"listen.ops", a.Ops}}
+	if a.Operators != "" {
+		all = append(all, struct{ path, address string }{"listen.operators", a.Operators})
+	}
+	for i, one := range all {
 		host, port, err := net.SplitHostPort(one.address)
 		switch {
 		case err != nil:
@@ -193,9 +204,11 @@ func (l *loader) listen(d *document, a Listen) {
 		case !portNumber(port):
 			d.problem(one.path, "the port of %s %s is not a number from 0 to 65535", last(one.path), show(one.address))
 		}
-	}
-	if _, port, err := net.SplitHostPort(a.Workload); err == nil && a.Workload == a.Ops && port != "0" {
-		d.problem("listen.ops", "ops and workload are the same address; readiness is not for workloads: give ops a port of its own")
+		for _, other := range all[:i] {
+			if err == nil && one.address == other.address && port != "0" {
+				d.problem(one.path, "%s and %s are the same address; those who may call the one are not those who may call the other: give %s a port of its own", last(one.path), last(other.path), last(one.path))
+			}
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 // The places of a configuration directory.
 const (
 	serverName    = "sallyport.yaml"
+	operatorsName = "operators.yaml" // may be missing
 	trustFolder   = "trust"
 	targetsFolder = "targets"
 	policyFolder  = "policy"
@@ -102,11 +103,11 @@ func list(dir string, problems *Problems) []string {
 		here = append(here, e.Name())
 		switch name := e.Name(); {
 		case ignored(name) || slices.Contains(folders(), name):
-		case name == serverName:
+		case name == serverName, name == operatorsName:
 			names = append(names, name)
 		case strings.EqualFold(filepath.Ext(name), ".yaml") || strings.EqualFold(filepath.Ext(name), ".yml"):
-			problems.add(name, "this file would not be read: only %s is read here, all else in %s/, %s/ and %s/; move or rename it",
-				serverName, trustFolder, targetsFolder, policyFolder)
+			problems.add(name, "this file would not be read: only %s and %s are read here, all else in %s/, %s/ and %s/; move or rename it",
+				serverName, operatorsName, trustFolder, targetsFolder, policyFolder)
 		}
 	}
 	if !slices.Contains(here, serverName) {

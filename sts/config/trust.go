@@ -92,6 +92,17 @@ func (l *loader) trustDomain(d *document, name string) {
 }
 
 func (l *loader) issuer(d *document, path, domain string, e issuerEntry, b block) {
+	is, known := l.readIssuer(d, path, domain, e, b)
+	if is.Adapter == nil {
+		l.unnamed[domain+"/"+e.Name] = true
+	}
+	l.known = append(l.known, known)
+	l.set.Issuers = append(l.set.Issuers, is)
+	l.places = append(l.places, place{d, path})
+}
+
+// readIssuer checks one issuer; its adapter is nil after a problem.
+func (l *loader) readIssuer(d *document, path, domain string, e issuerEntry, b block) (Issuer, policy.Issuer) {
 	at := func(key string) string { return join(path, key) }
 	if d.ok(at("name")) && !federation.ValidSegment(e.Name) {
 		d.problem(at("name"), "issuer name %s: use letters, digits, '.', '-' and '_'; workload ids are made of it", show(e.Name))
@@ -140,12 +151,8 @@ func (l *loader) issuer(d *document, path, domain string, e issuerEntry, b block
 				d.problem(path, "issuer %s pins no tenant, and every customer of %s can get tokens of it; list the ids of yours, not their names", show(e.Name), e.Type)
 			}
 		}
-	} else {
-		l.unnamed[domain+"/"+e.Name] = true
 	}
-	l.known = append(l.known, known)
-	l.set.Issuers = append(l.set.Issuers, is)
-	l.places = append(l.places, place{d, path})
+	return is, known
 }
 
 // adapter decodes the block of the issuer's type and builds its adapter; nil after a problem.

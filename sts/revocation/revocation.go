@@ -98,6 +98,10 @@ type Log interface {
 // as live and try again (RFC 7009 section 2.2.1).
 var ErrUnavailable = errors.New("revocation log is unavailable")
 
+// ErrUnshared means that an entry is durable and effective here, and not known to outlive this replica: elsewhere it is in
+// force as soon as it can be shared. It is an ErrUnavailable.
+var ErrUnshared = fmt.Errorf("%w: in force on this replica alone", ErrUnavailable)
+
 // ErrStale means that this replica has not heard from the store that the others share for too long: it cannot say
 // what is alive. It is an ErrUnavailable.
 var ErrStale = fmt.Errorf("%w: this replica may have missed some", ErrUnavailable)
@@ -169,7 +173,7 @@ func (s *Set) Share(with Shared) {
 
 // Revoke makes the entry durable, then effective, then known to the other replicas. When it returns nil, every later
 // Dead sees it. It is idempotent: revoking what is dead already writes nothing, and news is false. An entry that is
-// durable and effective here but not yet shared is ErrUnavailable: elsewhere the token may live (RFC 7009 section
+// durable and effective here but not yet shared is ErrUnshared: elsewhere the token may live (RFC 7009 section
 // 2.2.1); it is shared as soon as that is possible, and a later call says so.
 func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err error) {
 	if err := e.check(); err != nil {
@@ -193,7 +197,7 @@ func (s *Set) Revoke(ctx context.Context, e Entry) (p Position, news bool, err e
 	}
 	if s.shared != nil {
 		if err := s.shared.Push(ctx, e, news); err != nil {
-			return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return Position{}, false, fmt.Errorf("%w: %w", ErrUnshared, err)
 		}
 	}
 	return s.mirror.upTo(), news, nil

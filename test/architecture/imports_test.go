@@ -38,10 +38,11 @@ var layers = []struct {
 	{"sts/store/storetest", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/store/redis/redistest", []string{"test/ports"}},
 	{"sts/store/*", []string{"sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
-	{"sts/rehearsal", []string{"sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
+	{"sts/rehearsal", []string{"sts/operator", "sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/verify", []string{"federation", "federation/secret", "federation/fetch"}}, // for resource servers: nothing of the server
-	{"sts/config", []string{"sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease"}},
-	{"sts", []string{"sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
+	{"sts/operator", []string{"sts/revocation", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
+	{"sts/config", []string{"sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease"}},
+	{"sts", []string{"sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
 	{"cmd/*", []string{"*"}},
 	{"test/*", []string{"*"}},
 }

@@ -1,0 +1,102 @@
+package operator
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+)
+
+// TrustDomain is the one in which people are named; no workload is in it.
+const TrustDomain = "operators"
+
+// Role is what those who have it may do, and where.
+type Role struct {
+	Name         string
+	May          []Action
+	Estate       bool     // in every trust domain; else
+	TrustDomains []string // in these
+	Certificates []string // URI or email names (SAN) of client certificates
+	People       []policy.Workloads
+}
+
+// Authority knows who has which role. It is immutable and safe for concurrent use.
+type Authority struct {
+	People *federation.Trust // issuers of people's tokens, with audiences of their own; it accepts no token minted here
+	Roles  []Role
+	Second Second
+}
+
+// Second says what takes two people.
+type Second struct {
+	Unlock bool // to lift a lock
+	Estate bool // to revoke or lock what is not of one trust domain: see [Wide]
+}
+
+// Needs reports whether a revocation or lock takes two people.
+func (s Second) Needs(a Action, wide bool) bool {
+	return a == Unlock && s.Unlock || a == Revoke && s.Estate && wide
+}
+
+// ErrUnknown means that nobody with a role has called. Its text is for the log.
+var ErrUnknown = errors.New("nobody with a role")
+
+// Authenticate says who calls: by the verified chain of a client certificate, or by a person's token. Who presents both is
+// the person.
+func (a *Authority) Authenticate(ctx context.Context, chain []*x509.Certificate, token secret.Value, now time.Time) (Operator, error) {
+	switch {
+	case !token.IsZero():
+		return a.person(ctx, token, now)
+	case len(chain) > 0:
+		return a.certificate(chain[0], now)
+	}
+	return Operator{}, fmt.Errorf("%w: neither a client certificate nor a token was presented", ErrUnknown)
+}
+
+func (a *Authority) person(ctx context.Context, token secret.Value, now time.Time) (Operator, error) {
+	if a.People == nil {
+		return Operator{}, fmt.Errorf("%w: a token was presented, and operators.yaml trusts no issuer of people", ErrUnknown)
+	}
+	who, err := a.People.Identify(ctx, token, now)
+	if err != nil {
+		return Operator{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return a.with(Operator{Name: who.ID(), Person: who.ID()}, func(r Role) bool {
+		return slices.ContainsFunc(r.People, func(w policy.Workloads) bool { return w.Holds(who) })
+	})
+}
+
+func (a *Authority) certificate(leaf *x509.Certificate, now time.Time) (Operator, error) {
+	if now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) { // of a connection that has lived on
+		return Operator{}, fmt.Errorf("%w: the certificate is not valid now", ErrUnknown)
+	}
+	names := slices.Clone(leaf.EmailAddresses)
+	for _, u := range leaf.URIs {
+		names = append(names, u.String())
+	}
+	if len(names) != 1 {
+		return Operator{}, fmt.Errorf("%w: the certificate has %d URI and email names (SAN), and one of them is who calls", ErrUnknown, len(names))
+	}
+	return a.with(Operator{Name: names[0] + " certificate=" + leaf.SerialNumber.Text(16), Person: names[0]}, func(r Role) bool {
+		return slices.Contains(r.Certificates, names[0])
+	})
+}
+
+// with gives o the roles that has says it has.
+func (a *Authority) with(o Operator, has func(Role) bool) (Operator, error) {
+	for _, r := range a.Roles {
+		if has(r) {
+			o.roles = append(o.roles, r)
+		}
+	}
+	if len(o.roles) == 0 {
+		return Operator{}, fmt.Errorf("%w: %s has none", ErrUnknown, o.Name)
+	}
+	return o, nil
+}
