@@ -222,7 +222,7 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	position, _, err := x.revocations.Revoke(ctx, entry)
 	if errors.Is(err, revocation.ErrUnshared) { // what lives outside is in the same store: it is swept when that is back
 		out.Local, out.Counts = true, map[string]int{}
-		out.Warnings = append(out.Warnings, "in force and durable on this replica alone: the shared store cannot be reached. The others, and what lives outside, follow as soon as it can; until then they stop serving after revocation.max_staleness")
+		out.Warnings = append(out.Warnings, "in force and durable on this replica alone, because it cannot reach the shared store: the others, and what lives outside, follow as soon as it can. Ask a replica that reaches the store as well")
 		e.selected(out, position, nil)
 		_ = e.append(ctx)
 		return out, nil

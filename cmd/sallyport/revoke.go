@@ -213,12 +213,14 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 	case dry:
 		rows = append(rows, []string{"dry run", "nothing was done; this is what would die"})
 	default:
-		rows = append(rows, []string{cmp.Or(done.Action, "revoke"), done.ID}, []string{"position", done.Position})
+		rows = append(rows, []string{cmp.Or(done.Action, "revoke"), done.ID}, []string{"position", cmp.Or(done.Position, "none yet")})
 	}
 	rows = append(rows, []string{"selector", strings.Join(done.Selector, " ")})
 	switch {
 	case done.Action == "unlock":
 		rows = append(rows, []string{"from now on", "the lock refuses nothing; what it killed stays dead"})
+	case done.Local:
+		rows = append(rows, []string{"minted here", "dead on this replica, and elsewhere as soon as the others know"}, []string{"outside", "dies as soon as this replica reaches the store"})
 	case !dry:
 		rows = append(rows, []string{"minted here", "dead: all that matches, and everything exchanged from it"})
 	}
@@ -247,7 +249,7 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 			rows = append(rows, []string{"outside", strconv.Itoa(n) + " " + state})
 		}
 	}
-	if outside == 0 && done.Action != "unlock" {
+	if outside == 0 && done.Action != "unlock" && !done.Local {
 		rows = append(rows, []string{"outside", "none"})
 	}
 	if err := table(w, rows, nil); err != nil {

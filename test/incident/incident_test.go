@@ -31,7 +31,7 @@ const (
 )
 
 // subs are the workloads that may have anything.
-const subs = "checkout, warehouse, cut-off, victim-0, victim-1, victim-2, victim-3, victim-4, victim-5, victim-6, victim-7, victim-8"
+const subs = "checkout, warehouse, cut-off, alone, victim-0, victim-1, victim-2, victim-3, victim-4, victim-5, victim-6, victim-7, victim-8"
 
 // estate is three replicas and what they share. Replica C reaches Redis through a proxy.
 type estate struct {
@@ -322,6 +322,30 @@ func TestIncidentOnThreeReplicas(t *testing.T) {
 			return err
 		})
 		e.dead(e.nodes, bearer, one.root, one.child)
+	})
+
+	t.Run("a replica that is cut off takes a revocation", func(t *testing.T) {
+		one := e.tree("alone")
+		e.away.Refuse()
+		e.eventually("C to say that it does not know", func() error {
+			return c.Want("/introspect", stage.Form("token", one.root), bearer, http.StatusServiceUnavailable)
+		})
+		out, err := e.cli(c, "revoke", "attr.sub=alone", "--reason", "only C can be reached", "--wait", "1s")
+		t.Logf("$ sallyport revoke attr.sub=alone   # on C, which does not reach Redis\n%s", out)
+		if err == nil || !strings.Contains(out, "in force and durable on this replica alone") || !strings.Contains(out, "dead on this replica") {
+			t.Errorf("the revocation is not taken, or said to be everywhere: %v", err)
+		}
+		c.Kill() // its journal is all that is left of it
+		e.away.Pass()
+		e.start(c)
+		e.ready(c)
+		e.dead(e.nodes, bearer, one.root, one.child)
+		e.eventually("its login to be gone", func() error {
+			if n := e.roles(); n != 3 {
+				return fmt.Errorf("%d logins stand, want 3", n)
+			}
+			return nil
+		})
 	})
 
 	t.Run("everything is started anew", func(t *testing.T) {
