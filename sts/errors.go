@@ -27,6 +27,7 @@ var (
 	ErrTargetDenied     = errors.New("policy refuses the target")
 	ErrScopeDenied      = errors.New("policy refuses the scope")
 	ErrRevoked          = errors.New("token has been revoked")
+	ErrForged           = errors.New("the token is signed with our key, and nobody here minted it: somebody has that key")
 	ErrLocked           = errors.New("a lock refuses it")
 	ErrWithdrawn        = errors.New("a token was revoked while the exchange ran")
 	ErrAmplified        = errors.New("broker made more than was granted")
@@ -83,6 +84,7 @@ var answers = []struct {
 	{ErrTargetDenied, answerTarget},
 	{ErrLocked, answerTarget},
 	{ErrScopeDenied, answerScope},
+	{ErrForged, answerInvalidRequest},
 	{ErrRevoked, answerInvalidRequest},
 	{ErrWithdrawn, answerInvalidRequest},
 	{ErrDelegation, answerInvalidRequest},

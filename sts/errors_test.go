@@ -128,7 +128,7 @@ func TestErrorsGetTheDocumentedAnswer(t *testing.T) {
 		ErrRateLimited: {429, "temporarily_unavailable"}, ErrForm: invalidRequest, ErrTooLarge: {413, "invalid_request"}, ErrMethod: {405, "invalid_request"},
 		ErrGrantType: {400, "unsupported_grant_type"}, ErrClient: {401, "invalid_client"}, ErrCallerUnknown: {401, "invalid_token"}, ErrCallerAnonymous: {401, "invalid_client"}, ErrDelegation: invalidRequest, brokers.ErrUncertain: unavailable,
 		ErrScopeSyntax: {400, "invalid_scope"}, ErrScopeDenied: {400, "invalid_scope"}, ErrResourceSyntax: invalidTarget, ErrTargetDenied: invalidTarget, ErrLocked: invalidTarget, revocation.ErrSelector: invalidRequest,
-		ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
+		ErrForged: invalidRequest, ErrRevoked: invalidRequest, ErrWithdrawn: invalidRequest, ErrForeignToken: {400, "unsupported_token_type"}, ErrAmplified: fault, ErrTargetUnservable: fault,
 		federation.ErrKeysUnavailable: unavailable, brokers.ErrUnavailable: unavailable, keys.ErrStale: unavailable, keys.ErrInactive: unavailable, keys.ErrKMS: unavailable, revocation.ErrUnavailable: unavailable, revocation.ErrUnshared: unavailable, revocation.ErrStale: unavailable, audit.ErrUnavailable: unavailable,
 		lease.ErrLimit: {429, "temporarily_unavailable"}, lease.ErrDying: invalidRequest, lease.ErrUnrevocable: {400, "unsupported_token_type"}, lease.ErrPending: unavailable,
 		lease.ErrUnavailable: unavailable, lease.ErrBusy: unavailable, lease.ErrPaused: unavailable, lease.ErrUnknown: fault,

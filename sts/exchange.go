@@ -39,6 +39,9 @@ type Exchanger struct {
 	newID       func() string
 	limits      *Limits // nil: none
 	proposals   []byte  // key of what takes two operators
+	minted      Minted  // nil: nobody remembers
+	alarm       func(federation.Token)
+	checking    chan struct{}
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:
@@ -98,6 +101,7 @@ func (x *Exchanger) Exchange(ctx context.Context, in Request) (Response, error) 
 		x.withdraw(ctx, grant.Target(), entry)
 		return Response{}, entry.refuse(ctx, err) // no record, no token
 	}
+	x.noted(cred.Fingerprint, entry.now, cred.Expires)
 	return respond(cred, entry), nil
 }
 
@@ -145,7 +149,7 @@ func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.
 	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
 		return federation.Workload{}, fmt.Errorf("%w: %s", lockedOr(dead, ErrRevoked), by(dead))
 	}
-	return who, nil
+	return who, x.genuineHere(ctx, who)
 }
 
 // by names what kills.

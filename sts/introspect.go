@@ -114,7 +114,7 @@ func (x *Exchanger) alive(r *http.Request, s *State, token secret.Value, now tim
 	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
 		return federation.Workload{}, fmt.Errorf("%w: %s", ErrRevoked, by(dead))
 	}
-	return who, nil
+	return who, x.genuine(r.Context(), who)
 }
 
 func (x *Exchanger) introspect(r *http.Request, s *State, caller federation.Workload, token secret.Value, now time.Time) introspection {

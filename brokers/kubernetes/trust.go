@@ -76,6 +76,17 @@ func (v values) Subject() map[string]string {
 	return map[string]string{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": v.User}
 }
 
+// Withdraw prints what ends the trust in our keys at the cluster of a target, "" when it has none. dir is the configuration
+// directory.
+func Withdraw(s Settings, issuer, target, dir string) string {
+	if s.Assertion == nil {
+		return ""
+	}
+	return "# Take the entry with issuer.url " + issuer + brokers.AssertionsPath + " out of the AuthenticationConfiguration of " + s.Server + ";\n" +
+		"# the API server reads the file again by itself. And at once, whatever it still believes:\n" +
+		"sallyport trust kubernetes " + target + " '" + strings.ReplaceAll(dir, "'", `'\''`) + "' -o rbac | kubectl delete -f -\n"
+}
+
 // manifestName names what is made for a target, by itself where that is a Kubernetes name.
 func manifestName(issuer, target string) string {
 	if isSubdomain(target) {

@@ -55,6 +55,16 @@ func Trust(t brokers.Target, settings any, scopes map[string]any, issuer string,
 	return p.out, nil
 }
 
+// Withdraw prints the commands that end all trust in our keys at the Vault of a target, with every token and lease that any
+// login of them obtained: also what a thief of the key obtained.
+func Withdraw(s Settings) string {
+	out := "export VAULT_ADDR=" + s.Address + "\n"
+	if s.Namespace != "" {
+		out += "export VAULT_NAMESPACE=" + s.Namespace + "\n"
+	}
+	return out + "vault auth disable " + s.mount() + "   # every token that was logged in there dies, with its leases\n"
+}
+
 type printer struct {
 	t       brokers.Target
 	s       Settings

@@ -145,6 +145,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	go svc.prune(ctx, collect)
 	go svc.followKeys(ctx)
 	svc.follow(context.WithoutCancel(ctx)) // until close: what was accepted is finished first
+	svc.tellMinted(context.WithoutCancel(ctx))
 	svc.keepLeases(context.WithoutCancel(ctx))
 
 	log.Info().Str("issuer", set.Server.Issuer).Str("workload", workload.Addr().String()).

@@ -44,6 +44,10 @@ type service struct {
 	ownMarks     *embedded.Marks  // nil for several replicas
 	ownLeases    *embedded.Leases // nil for several replicas
 	sharedLeases *redis.Leases    // nil for one replica
+	minted       *redis.Minted    // nil for one replica
+	untell       func()
+	told         chan struct{}
+	forgedAt     atomic.Pointer[time.Time] // when a token was seen that is signed with our key and was minted by nobody
 	leases       *lease.Keeper
 	stopLeases   func()
 	brokers      map[string]built               // by target, of the configuration in force
@@ -155,6 +159,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err := s.openLeases(ctx); err != nil {
 		return nil, err
 	}
+	s.rememberMinted()
 	s.limits = sts.NewLimits(set.Server.Limits.Address, set.Server.Limits.Workload)
 	s.exchanger.Limit(s.limits)
 	s.workload, err = s.exchanger.Handler(sts.Published{
@@ -173,6 +178,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		s.storeCheck(),
 		{Name: "store durability", Err: s.storeDurable, Warn: true},
 		{Name: "locks", Err: s.locksEnding, Warn: true},
+		{Name: "signing key", Err: s.keyAlarm, Warn: true},
 		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)

@@ -101,6 +101,10 @@ func (s *service) leave() error {
 		s.unfollow()
 		<-s.followed
 	}
+	if s.untell != nil {
+		s.untell()
+		<-s.told
+	}
 	return s.redis.Close()
 }
 

@@ -72,6 +72,9 @@ type Record struct {
 // SignalReuse means that a token was presented again that may be used once: of the two who have it, one is a thief.
 const SignalReuse = "single-use token presented again"
 
+// SignalForged means that a token of ours was presented that no replica minted: somebody has our signing key.
+const SignalForged = "signed with our key, minted by nobody"
+
 // Near is the rule that nearly matched a refused request.
 type Near struct {
 	Rule     string `json:"rule"`

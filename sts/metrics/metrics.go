@@ -20,6 +20,7 @@ type Metrics struct {
 	duration       *prometheus.HistogramVec
 	refusals       *prometheus.CounterVec
 	reloadFailures prometheus.Counter
+	forged         prometheus.Counter
 }
 
 // durations returns the bounds of the histogram in seconds: an exchange takes some 200 us where nothing is fetched,
@@ -51,7 +52,10 @@ func New(s Sources) *Metrics {
 		}),
 	}
 	m.names.Store(&Names{})
-	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, state{s, &m.names},
+	m.forged = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sallyport_forged_tokens_total", Help: "Tokens with a good signature of ours that nobody minted: somebody has our signing key.",
+	})
+	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, m.forged, state{s, &m.names},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -67,6 +71,9 @@ func (m *Metrics) Configure(n Names) { m.names.Store(&n) }
 
 // ReloadRefused counts a reload that was refused.
 func (m *Metrics) ReloadRefused() { m.reloadFailures.Inc() }
+
+// Forged counts a token that is signed with our key and was minted by nobody.
+func (m *Metrics) Forged() { m.forged.Inc() }
 
 // Handler serves the metrics in the text format of Prometheus, whatever format is asked for.
 func (m *Metrics) Handler() http.Handler {

@@ -133,9 +133,11 @@ func TestAttemptsAreCountedOnceAsWhatBecameOfThem(t *testing.T) {
 	a.Junk("token is malformed", revoked)
 	put(&audit.Record{Type: audit.TypeRevocation, Time: time.Now(), Outcome: audit.Failed, Error: "temporarily_unavailable"}, nil)
 	m.ReloadRefused()
+	m.Forged()
 
 	got := scrape(t, m)
 	wantLines(t, got,
+		`sallyport_forged_tokens_total 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="issued",target="orders"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="refused",target="billing"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="withdrawn",target="orders"} 1`,

@@ -1,11 +1,18 @@
 package docs
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -52,6 +59,8 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	files["secrets/kek.sealed"] = "vault:v1:bm90IHNob3du"
 	files["secrets/vault.jwt"] = "e30.e30.not-shown"
 	files["secrets/orders-mysql-dsn"] = "sallyport:not-shown@tcp(orders.db.internal:3306)/?tls=true"
+	files["tls.crt"], files["tls.key"] = certificate(t)
+	files["operators-ca.crt"] = files["tls.crt"]
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -70,6 +79,25 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 		t.Fatal(err)
 	}
 	return dir, config.Kinds{Issuers: is, Brokers: bs}
+}
+
+// certificate is one that signs itself, and its key, in PEM.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"sts.example"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
 func TestConfigurationInTheDocumentationLoads(t *testing.T) {

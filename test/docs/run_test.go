@@ -65,7 +65,7 @@ func TestIncidentPageRunsAsPrinted(t *testing.T) {
 	out := runDocument(t, filepath.Join(root, "docs", "incident.md"))
 	for _, want := range []string{
 		"native reach       unknown", "checkout-reads-orders (policy/orders.yaml:", "minted here  1 token of this replica's log", "target     orders: 1", "minted here  dead: all that matches", "refused      until ", "outside      none",
-		"[INC-7] token in a build log", "attr.sub=checkout trust_domain=local.example", "verdict  ok", "the lock refuses nothing; what it killed stays dead",
+		"[INC-7] token in a build log", "attr.sub=checkout trust_domain=local.example", "nothing died; this is what would have", "# --- orders\n", "sallyport revoke signing_key=KID", "verdict  ok", "the lock refuses nothing; what it killed stays dead",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q", want)

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/minted"
+)
+
+// rememberMinted lets the exchanger know what this service minted: its own log says what lives from before, and replicas tell
+// each other. It comes before anything is served.
+func (s *service) rememberMinted() {
+	now := time.Now()
+	since := now.Add(-minted.Longest)
+	if s.historyLost {
+		since = now
+	}
+	index := minted.NewIndex(since)
+	err := s.records(now.Add(-minted.Longest), func(r audit.Record) error {
+		if r.Outcome != audit.Issued || r.Lease == nil || !now.Before(r.Lease.Expires) {
+			return nil
+		}
+		if t, ok := minted.Parse(r.Lease.Fingerprint); ok {
+			index.Add(t, r.Time, r.Lease.Expires)
+		}
+		return nil
+	})
+	if err != nil { // the log says so by itself; what it does not show is not called forged
+		s.log.Warn().Err(err).Msg("what was minted before cannot be read from the audit log")
+		index = minted.NewIndex(now)
+	}
+	if s.redis == nil {
+		s.exchanger.Remember(sts.Alone{Index: index}, s.keyStolen)
+		return
+	}
+	s.minted = s.redis.Minted(index, s.server.Revocation.MaxStaleness, time.Now)
+	s.exchanger.Remember(s.minted, s.keyStolen)
+}
+
+// tellMinted tells other replicas what this one mints until the service is closed.
+func (s *service) tellMinted(ctx context.Context) {
+	if s.minted == nil {
+		return
+	}
+	ctx, s.untell = context.WithCancel(ctx)
+	s.told = make(chan struct{})
+	go func() {
+		defer close(s.told)
+		s.minted.Follow(ctx)
+	}()
+}
+
+// keyStolen raises the alarm: a token has a good signature of ours and was minted by nobody.
+func (s *service) keyStolen(t federation.Token) {
+	now := time.Now()
+	s.forgedAt.Store(&now)
+	s.metrics.Forged()
+	s.log.Error().Str("kid", t.KeyID()).Str("fingerprint", t.Fingerprint().String()).Time("issued", t.IssuedAt()).
+		Msg("ALARM: a token is signed with our key and nobody here minted it: the key is in other hands; run: sallyport keys rotate --compromised, then: sallyport trust withdraw")
+}
+
+// keyAlarm warns in /readyz for a day.
+func (s *service) keyAlarm() error {
+	if at := s.forgedAt.Load(); at != nil && time.Since(*at) < 24*time.Hour {
+		return errors.New("a token signed with our key was presented at " + at.UTC().Format(time.RFC3339) + " that nobody here minted: the key is in other hands. Run: sallyport keys rotate --compromised, then: sallyport trust withdraw")
+	}
+	return nil
+}

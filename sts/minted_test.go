@@ -1,0 +1,86 @@
+package sts_test
+
+import (
+	"context"
+	"maps"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/audit"
+	"github.com/sallyport-sts/sallyport/sts/keys"
+	index "github.com/sallyport-sts/sallyport/sts/minted"
+)
+
+// forge signs claims with the deployment's own key, as a thief of that key can.
+func (d *deployment) forge(m minted, change func(map[string]any)) string {
+	d.t.Helper()
+	claims := maps.Clone(m.claims)
+	change(claims)
+	token, err := d.keys.Tokens().Sign(context.Background(), keys.Header{Type: "at+jwt"}, claims)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.keepSecret(token)
+	return token
+}
+
+// remember gives a deployment an index that begins at since, and counts alarms.
+func (d *deployment) remember(since time.Time) *atomic.Int64 {
+	alarms := new(atomic.Int64)
+	d.exchanger.Remember(sts.Alone{Index: index.NewIndex(since)}, func(federation.Token) { alarms.Add(1) })
+	return alarms
+}
+
+// Attack: somebody has our signing key, and makes a token of their own. It introspects inactive, buys nothing, and raises an
+// alarm once; the token whose names it took lives on.
+func TestForgedTokenIsInactiveAndRaisesAnAlarm(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	alarms := d.remember(d.clock.now().Add(-time.Hour))
+	caller := d.gateway()
+	real := d.mint(d.checkout(), "orders")
+	for name, change := range map[string]func(map[string]any){
+		"another workload's name":         func(c map[string]any) { c["sub"] = "spiffe://prod.example/cluster/root" },
+		"more scopes":                     func(c map[string]any) { c["scope"] = "read write admin" },
+		"longer life":                     func(c map[string]any) { c["exp"] = d.clock.now().Add(14 * time.Minute).Unix() },
+		"another id, and the same family": func(c map[string]any) { c["jti"] = newID() },
+	} {
+		before := alarms.Load()
+		forged := d.forge(real, change)
+		if d.active(caller, forged) {
+			t.Errorf("%s: a forged token is called active", name)
+		}
+		d.wantRefusal(name, d.exchange(te(forged, "audience", "billing")), 400, "invalid_request")
+		if d.active(caller, forged) || alarms.Load() != before+1 {
+			t.Errorf("%s: %d alarms, want one", name, alarms.Load()-before)
+		}
+	}
+	if !d.active(caller, real.token) {
+		t.Error("the token whose names were taken is dead")
+	}
+	d.issued(d.exchange(te(real.token, "audience", "billing")))
+	told := 0
+	for _, r := range d.recorder.records {
+		if r.Signal == audit.SignalForged && r.Type == audit.TypeRevocation && r.Revocation.By == "sallyport" && r.Subject != nil {
+			told++
+		}
+	}
+	if told != 4 {
+		t.Errorf("%d forgeries are on record, want 4", told)
+	}
+}
+
+// What the index does not reach back to is not called forged: its signature is good.
+func TestTokenFromBeforeTheIndexIsGenuine(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	caller := d.gateway()
+	early := d.mint(d.checkout(), "orders")
+	alarms := d.remember(d.clock.now().Add(time.Second))
+	if !d.active(caller, early.token) || alarms.Load() != 0 {
+		t.Errorf("a token from before is called forged; %d alarms", alarms.Load())
+	}
+}

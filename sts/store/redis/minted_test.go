@@ -1,0 +1,165 @@
+package redis_test
+
+import (
+	"context"
+	"crypto/rand"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/sts/minted"
+	"github.com/sallyport-sts/sallyport/sts/store/redis"
+	"github.com/sallyport-sts/sallyport/sts/store/redis/redistest"
+)
+
+// slotOf is the key of the tokens of a minute.
+func slotOf(t *testing.T, s *redistest.Server, issued time.Time) string {
+	t.Helper()
+	for _, k := range s.Client.Keys(t.Context(), "*").Val() {
+		if strings.HasSuffix(k, "minted:"+strconv.FormatInt(minted.Slot(issued), 10)) {
+			return k
+		}
+	}
+	t.Fatal("nothing was told of that minute")
+	return ""
+}
+
+func someToken() (t minted.Token) { _, _ = rand.Read(t[:]); return t }
+
+// minter is what one replica has; its clock is the test's.
+type minter struct {
+	*redis.Minted
+	t *testing.T
+}
+
+func (m minter) missing(token minted.Token, issued time.Time) bool {
+	m.t.Helper()
+	missing, err := m.Missing(m.t.Context(), token, issued)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return missing
+}
+
+func (m minter) told() {
+	m.t.Helper()
+	if err := m.Tell(m.t.Context()); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// A token that another replica minted is never called missing: not before it was told, not after Redis lost everything, and
+// not when that replica ended before it could tell. One that nobody minted is, as soon as everybody has told of its time.
+func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	const stale = 3 * time.Second
+	var clock atomic.Int64
+	start := time.Now().Truncate(time.Second)
+	clock.Store(start.UnixNano())
+	now := func() time.Time { return time.Unix(0, clock.Load()) }
+	after := func(d time.Duration) { clock.Add(int64(d)) }
+	replica := func() minter {
+		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), stale, now), t}
+	}
+	a, b, c := replica(), replica(), replica()
+	forged := someToken()
+	if a.missing(forged, now()) {
+		t.Error("missed before anybody told anything")
+	}
+	for _, m := range []minter{a, b, c} {
+		m.told()
+	}
+	after(time.Minute)
+	b.told() // as it does all the time: who cannot mints nothing
+	mine, issued := someToken(), now()
+	b.Add(mine, issued, issued.Add(10*time.Minute))
+	if was, known := b.Look(mine, issued); !was || !known {
+		t.Error("a replica does not know what it minted")
+	}
+	if was, known := a.Look(mine, issued); was || known {
+		t.Error("a replica says what only others know")
+	}
+	for _, m := range []minter{a, c} {
+		m.told()
+	}
+	if a.missing(mine, issued) || a.missing(forged, issued) {
+		t.Error("missed before its replica told of that time")
+	}
+	after(25 * time.Second)
+	a.told()
+	c.told()
+	if a.missing(mine, issued) {
+		t.Error("missed although the replica that minted it, which lives, has not told yet")
+	}
+	b.told()
+	if a.missing(mine, issued) || c.missing(mine, issued) {
+		t.Error("missed although it was told")
+	}
+	if !a.missing(forged, issued) {
+		t.Error("a token that nobody minted is not missed")
+	}
+	if a.missing(forged, now()) || a.missing(forged, now().Add(-15*time.Second)) {
+		t.Error("missed while the request that minted it could still run")
+	}
+
+	// Redis comes back without anything: who has minted tells anew, before it says that it has.
+	if err := s.Client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if a.missing(mine, issued) {
+		t.Error("missed after Redis lost everything")
+	}
+	for _, m := range []minter{a, c, b} {
+		m.told()
+		if a.missing(mine, issued) || c.missing(mine, issued) {
+			t.Error("missed while replicas tell anew")
+		}
+	}
+	after(5 * time.Minute)
+	for _, m := range []minter{a, b, c} {
+		m.told()
+	}
+	late := now().Add(-2 * time.Minute)
+	if a.missing(mine, issued) || !a.missing(forged, late) {
+		t.Errorf("after Redis lost everything: the token that was minted is missed: %v, one that was not: %v", a.missing(mine, issued), a.missing(forged, late))
+	}
+
+	// B mints and ends before it tells.
+	b.told()
+	lost, at := someToken(), now().Add(time.Second)
+	after(time.Second)
+	b.Add(lost, at, at.Add(10*time.Minute))
+	after(time.Minute)
+	a.told()
+	c.told()
+	if a.missing(lost, at) {
+		t.Error("missed although its replica ended before it could tell")
+	}
+	again := minted.NewIndex(start.Add(-minted.Longest)) // as its log has it when it starts anew
+	again.Add(lost, at, at.Add(10*time.Minute))
+	minter{open(t, s, "").Minted(again, stale, now), t}.told()
+	if err := s.Client.SIsMember(t.Context(), slotOf(t, s, at), lost[:]).Err(); err != nil || !s.Client.SIsMember(t.Context(), slotOf(t, s, at), lost[:]).Val() {
+		t.Errorf("what was minted before the start is not told (%v)", err)
+	}
+	beyond := at.Add(stale + 30*time.Second)
+	after(time.Minute)
+	a.told()
+	c.told()
+	if !a.missing(forged, beyond) {
+		t.Error("a replica that has ended hides what is forged after its end")
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if missing, err := a.Missing(ctx, forged, beyond); missing || err == nil {
+		t.Errorf("without Redis: missing %v, %v", missing, err)
+	}
+	if err := s.Continue(); err != nil {
+		t.Fatal(err)
+	}
+}
