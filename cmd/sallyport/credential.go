@@ -37,18 +37,20 @@ type login struct {
 var forms = []struct {
 	name  string
 	kinds []string
-	write func(w io.Writer, out *oidc.TokenExchangeResponse, l login) error
+	write func(w io.Writer, out credential, l login) error
 }{
 	{"token", nil, writeToken},
-	{"json", nil, func(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+	{"json", nil, func(w io.Writer, out credential, _ login) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		return e.Encode(out)
+		return e.Encode(out.TokenExchangeResponse)
 	}},
 	{"env", nil, writeEnv},
 	{"pgpass", []string{"postgresql"}, writePgpass},
+	{"pgservice", []string{"postgresql"}, writePgservice},
 	{"mysql", []string{"mysql"}, writeMySQL},
 	{"kubectl", []string{"kubernetes-token", string(oidc.AccessTokenType), string(oidc.JWTTokenType)}, writeExec},
+	{"gcp", []string{string(oidc.AccessTokenType), string(oidc.JWTTokenType), string(oidc.IDTokenType)}, writeExecutable},
 }
 
 func formNames() []string {
@@ -60,7 +62,7 @@ func formNames() []string {
 }
 
 // printCredential writes a credential in the form of -o.
-func printCredential(w io.Writer, form string, out *oidc.TokenExchangeResponse) error {
+func printCredential(w io.Writer, form string, out credential) error {
 	var l login
 	kind := strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix)
 	if out.TokenType == brokers.NotApplicable {
@@ -82,7 +84,7 @@ func printCredential(w io.Writer, form string, out *oidc.TokenExchangeResponse) 
 
 // writeToken writes what access_token says. A newline is for eyes only: in a file it would become part of what curl
 // sends as the token.
-func writeToken(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+func writeToken(w io.Writer, out credential, _ login) error {
 	end := ""
 	if f, ok := w.(*os.File); ok && isTerminal(f) {
 		end = "\n"
@@ -92,7 +94,7 @@ func writeToken(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
 }
 
 // writeEnv writes what a shell can eval, under the names that the vendors' own clients read.
-func writeEnv(w io.Writer, out *oidc.TokenExchangeResponse, l login) error {
+func writeEnv(w io.Writer, out credential, l login) error {
 	var set [][2]string
 	switch strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix) {
 	case "postgresql":
@@ -126,7 +128,7 @@ func writeEnv(w io.Writer, out *oidc.TokenExchangeResponse, l login) error {
 }
 
 // writePgpass writes a line of the file that PGPASSFILE names: libpq wants it at mode 0600.
-func writePgpass(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
+func writePgpass(w io.Writer, _ credential, l login) error {
 	field := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 	parts := []string{l.Host, strconv.Itoa(l.Port), l.Database, l.User, l.Password}
 	for i, p := range parts {
@@ -136,8 +138,48 @@ func writePgpass(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
 	return err
 }
 
+// writePgservice writes the service sallyport of the file that PGSERVICEFILE names. Nothing can be quoted there.
+func writePgservice(w io.Writer, _ credential, l login) error {
+	text := "[sallyport]\n"
+	for _, kv := range [][2]string{
+		{"host", l.Host}, {"port", strconv.Itoa(l.Port)}, {"dbname", l.Database}, {"user", l.User}, {"password", l.Password}, {"sslmode", l.SSLMode}, {"sslrootcert", l.SSLRoot},
+	} {
+		if strings.ContainsAny(kv[1], "\r\n") || strings.TrimSpace(kv[1]) != kv[1] {
+			return fmt.Errorf("a service file cannot hold this %s; use -o pgpass", kv[0])
+		}
+		if kv[1] != "" {
+			text += kv[0] + "=" + kv[1] + "\n"
+		}
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// executable is what Google's libraries read from an executable (credential_source.executable of external_account).
+type executable struct {
+	Version int    `json:"version"`
+	Success bool   `json:"success"`
+	Type    string `json:"token_type,omitempty"`
+	Token   string `json:"id_token,omitempty"`
+	Expires int64  `json:"expiration_time,omitempty"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+func writeExecutable(w io.Writer, out credential, _ login) error {
+	return writeJSON(w, executable{Version: 1, Success: true, Type: string(oidc.JWTTokenType), Token: out.AccessToken, Expires: out.expires.Unix()}, "")
+}
+
+// failed says in the words of a form, if it has any, why there is no credential.
+func failed(w io.Writer, form string, err error) error {
+	if form == "gcp" {
+		_ = writeJSON(w, executable{Version: 1, Code: "refused", Message: err.Error()}, "")
+	}
+	return err
+}
+
 // writeMySQL writes the file that --defaults-extra-file names.
-func writeMySQL(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
+func writeMySQL(w io.Writer, _ credential, l login) error {
 	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	text := "[client]\n"
 	for _, kv := range [][2]string{{"host", l.Host}, {"port", strconv.Itoa(l.Port)}, {"user", l.User}, {"password", l.Password}} {
@@ -162,7 +204,7 @@ func writeMySQL(w io.Writer, _ *oidc.TokenExchangeResponse, l login) error {
 }
 
 // writeExec writes an ExecCredential (client.authentication.k8s.io/v1), as kubectl reads it from its exec plugin.
-func writeExec(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
+func writeExec(w io.Writer, out credential, _ login) error {
 	type status struct {
 		Token   string    `json:"token"`
 		Expires time.Time `json:"expirationTimestamp"`
@@ -171,7 +213,7 @@ func writeExec(w io.Writer, out *oidc.TokenExchangeResponse, _ login) error {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 		Status     status `json:"status"`
-	}{"client.authentication.k8s.io/v1", "ExecCredential", status{out.AccessToken, time.Now().Add(time.Duration(out.ExpiresIn) * time.Second).UTC().Truncate(time.Second)}}, "")
+	}{"client.authentication.k8s.io/v1", "ExecCredential", status{out.AccessToken, out.expires.UTC().Truncate(time.Second)}}, "")
 }
 
 // writeFile puts what write writes in the place of a file, at once and for its owner alone.

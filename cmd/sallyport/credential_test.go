@@ -19,17 +19,17 @@ import (
 // hard is a word that every form has to quote.
 const hard = `a:b\c'd"e $(touch x) #;`
 
-func answerOf(t *testing.T, kind string, fields map[string]any) *oidc.TokenExchangeResponse {
+func answerOf(t *testing.T, kind string, fields map[string]any) credential {
 	t.Helper()
 	fields["type"] = kind
 	raw, err := json.Marshal(fields)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &oidc.TokenExchangeResponse{AccessToken: string(raw), IssuedTokenType: oidc.TokenType(brokers.TypePrefix + kind), TokenType: brokers.NotApplicable}
+	return credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: string(raw), IssuedTokenType: oidc.TokenType(brokers.TypePrefix + kind), TokenType: brokers.NotApplicable}}
 }
 
-func printed(t *testing.T, form string, out *oidc.TokenExchangeResponse) string {
+func printed(t *testing.T, form string, out credential) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := printCredential(&b, form, out); err != nil {
@@ -51,7 +51,7 @@ func TestLoginsAreWrittenAsTheirClientsReadThem(t *testing.T) {
 	if got := printed(t, "token", pg); got != pg.AccessToken {
 		t.Errorf("-o token wrote %q, want what access_token says", got)
 	}
-	for form, out := range map[string]*oidc.TokenExchangeResponse{"pgpass": my, "mysql": pg} {
+	for form, out := range map[string]credential{"pgpass": my, "mysql": pg} {
 		var b bytes.Buffer
 		if err := printCredential(&b, form, out); err == nil || b.Len() > 0 {
 			t.Errorf("-o %s of another kind wrote %q (%v)", form, b.String(), err)
@@ -63,7 +63,7 @@ func TestLoginsAreWrittenAsTheirClientsReadThem(t *testing.T) {
 func TestTokensAreWrittenAsKubectlReadsThem(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []oidc.TokenType{brokers.TypePrefix + "kubernetes-token", oidc.AccessTokenType} {
-		out := &oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: kind, TokenType: "Bearer", ExpiresIn: 600}
+		out := credential{&oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: kind, TokenType: "Bearer", ExpiresIn: 600}, time.Now().Add(600 * time.Second)}
 		var got struct {
 			APIVersion, Kind string
 			Status           struct {
@@ -87,14 +87,14 @@ func TestTokensAreWrittenAsKubectlReadsThem(t *testing.T) {
 func TestEnvironmentIsDataToAShell(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		out  *oidc.TokenExchangeResponse
+		out  credential
 		read string
 		want string
 	}{
 		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require", "sslrootcert": "/ca"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE$PGSSLROOTCERT`, "h/1/d/u/" + hard + "/require/ca"},
 		"redis":      {answerOf(t, "redis", map[string]any{"urls": []string{"rediss://h:6379"}, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
-		"vault":      {&oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}, `$VAULT_TOKEN`, "hvs." + hard},
-		"a JWT":      {&oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}, `$SALLYPORT_TOKEN`, "a.b.c"},
+		"vault":      {credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}}, `$VAULT_TOKEN`, "hvs." + hard},
+		"a JWT":      {credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}}, `$SALLYPORT_TOKEN`, "a.b.c"},
 	} {
 		dir := t.TempDir()
 		cmd := exec.Command("sh", "-c", `eval "$(cat env)"; printf %s "`+tc.read+`"`)

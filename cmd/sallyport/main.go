@@ -32,7 +32,7 @@ func usagef(format string, args ...any) error {
 
 func unreachable(err error) error { return &exitError{exitUnreachable, err} }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(asHelper(os.Args))) }
 
 func run(args []string) int {
 	root := newRoot()
@@ -66,7 +66,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 	})
 	root.AddCommand(
 		newServe(), newDemo(), newInit(), newCheck(), newPolicy(), newSchema(),
-		newExchange(), newIntrospect(), newRevoke(), newLock(), newUnlock(), newLocks(), newDrill(), newApprove(),
+		newExchange(), newGitCredential(), newDockerCredential(), newIntrospect(), newRevoke(), newLock(), newUnlock(), newLocks(), newDrill(), newApprove(),
 		newExplain(), newReach(), newLeases(), newKeys(), newTrust(), newAudit(), newStatus(), newVersion(),
 	)
 	return root

@@ -14,14 +14,15 @@ import (
 // TestMain makes the test binary the sallyport binary as well: testscript puts it into PATH under that name,
 // and every server and client in these tests is a process of its own that was started by it.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) != "sallyport" {
+	if name := filepath.Base(os.Args[0]); name != "sallyport" && !strings.HasPrefix(name, dockerPrefix) {
 		flag.Parse()
 		if err := flag.Set("test.parallel", "6"); err != nil { // most tests wait most of the time
 			panic(err)
 		}
 	}
 	testscript.Main(m, map[string]func(){
-		"sallyport": func() { os.Exit(run(os.Args[1:])) },
+		"sallyport":                   main,
+		"docker-credential-sallyport": main,
 	})
 }
 
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			e.Values[issuersKey{}] = map[string]*scriptIssuer{}
 			e.Setenv("SALLYPORT_SERVER", "")
 			e.Setenv("SALLYPORT_CA_FILE", "")
+			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
