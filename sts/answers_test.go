@@ -179,6 +179,17 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			return d.ask(caller, token)
 		}),
 
+		{"GET", "/revocations", 200}: func() answer { d.exchanger.CloseFeeds(); return d.feed(caller) },
+		{"GET", "/revocations", 401}: get("/revocations"),
+		{"GET", "/revocations", 405}: form("/revocations", ""),
+		{"GET", "/revocations", 429}: func() answer { return limited.send("GET", "/revocations", "") },
+		{"GET", "/revocations", 500}: func() answer { return down.feed(strange) },
+		{"GET", "/revocations", 503}: auditDown(func() answer {
+			d.exchanger.Swap(without)
+			defer d.exchanger.Swap(d.state)
+			return d.feed(caller)
+		}),
+
 		{"POST", "/revoke", 200}: form("/revoke", "token=unknown"),
 		{"POST", "/revoke", 400}: form("/revoke", ""),
 		{"POST", "/revoke", 405}: get("/revoke"),

@@ -22,6 +22,11 @@ var openAPI = sync.OnceValues(func() (*openapi3.T, error) {
 	return openapi3.NewLoader().LoadFromFile(filepath.Join("..", "openapi.yaml"))
 })
 
+// Events are text to kin-openapi.
+func init() {
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.RegisteredBodyDecoder("text/plain"))
+}
+
 // documented names one answer that openapi.yaml describes.
 type documented struct {
 	method, path string

@@ -42,6 +42,7 @@ type Exchanger struct {
 	minted      Minted  // nil: nobody remembers
 	alarm       func(federation.Token)
 	checking    chan struct{}
+	feeds       *feeds
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:
@@ -50,7 +51,7 @@ func NewExchanger(s *State, log Audit, r *revocation.Set, marks replay.Marks, no
 	if s == nil || s.Trust == nil || s.Policy == nil || log == nil || r == nil || now == nil || newID == nil {
 		return nil, fmt.Errorf("exchanger needs a state, an audit log, revocations, a clock and ids")
 	}
-	x := &Exchanger{audit: log, revocations: r, marks: marks, now: now, newID: newID}
+	x := &Exchanger{audit: log, revocations: r, marks: marks, now: now, newID: newID, feeds: newFeeds(newID())}
 	x.state.Store(s)
 	return x, nil
 }

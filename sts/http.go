@@ -24,10 +24,11 @@ func (x *Exchanger) Handler(p Published, log zerolog.Logger) (http.Handler, erro
 	r := chi.NewRouter()
 	r.Use(x.recovered(log))
 	routes := map[string]http.Handler{
-		base + "/token":      x.limited(x.only(http.MethodPost, x.fresh(p.Tokens, x.serveToken))),
-		base + "/introspect": x.limited(x.only(http.MethodPost, x.serveIntrospect)),
-		base + "/revoke":     x.limited(x.only(http.MethodPost, x.serveRevoke)),
-		base + "/jwks":       tokens.serve(keysOf),
+		base + "/token":                                  x.limited(x.only(http.MethodPost, x.fresh(p.Tokens, x.serveToken))),
+		base + "/introspect":                             x.limited(x.only(http.MethodPost, x.serveIntrospect)),
+		base + "/revoke":                                 x.limited(x.only(http.MethodPost, x.serveRevoke)),
+		base + "/revocations":                            x.limited(x.only(http.MethodGet, x.serveFeed)),
+		base + "/jwks":                                   tokens.serve(keysOf),
 		base + "/.well-known/openid-configuration":       tokens.serve(openIDOf), // appended: OIDC Discovery section 4
 		"/.well-known/oauth-authorization-server" + base: tokens.serve(serverOf), // inserted: RFC 8414 section 3
 	}

@@ -108,6 +108,7 @@ func serve(ctx context.Context, dir, dataDir string, log zerolog.Logger) error {
 	debug.FreeOSMemory() // loading left a lot behind
 	collect := newCollector()
 	servers := []*http.Server{newServer(svc.drain.handler(svc.workload), log)}
+	servers[0].RegisterOnShutdown(svc.exchanger.CloseFeeds)
 	listeners := []net.Listener{workload}
 	if !set.Server.TLS.Off {
 		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: svc.certificate}

@@ -65,6 +65,18 @@ func New(n Network) (*http.Client, error) {
 	return n.client(nil)
 }
 
+// Stream returns a client for an answer without an end, such as server-sent events: the same as [New], but that the answer
+// takes as long as its reader likes and is as long as it is. Whoever reads bounds both.
+func Stream(n Network) (*http.Client, error) {
+	c, err := n.client(nil)
+	if err != nil {
+		return nil, err
+	}
+	c.Timeout = 0
+	c.Transport.(*guard).endless = true
+	return c, nil
+}
+
 // client is New with a resolver, nil for the system's.
 func (n Network) client(resolver *net.Resolver) (*http.Client, error) {
 	roots, err := n.roots()
@@ -106,6 +118,7 @@ func (n Network) roots() (*x509.CertPool, error) {
 type guard struct {
 	network Network
 	base    http.RoundTripper
+	endless bool
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -121,7 +134,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body.Close()
 		return nil, err
 	}
-	res.Body = &limited{body: res.Body, left: MaxBody}
+	if !g.endless {
+		res.Body = &limited{body: res.Body, left: MaxBody}
+	}
 	return res, nil
 }
 

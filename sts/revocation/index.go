@@ -44,6 +44,15 @@ func (x *index) knows(e Entry) bool {
 }
 
 func (x *index) add(e Entry) {
+	terms := make([]Digest, len(e.Selector))
+	for i, term := range e.Selector {
+		terms[i] = x.hasher.digest(term)
+	}
+	x.put(e, terms)
+}
+
+// put adds an entry whose selector has these terms.
+func (x *index) put(e Entry, terms []Digest) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e.Lifts != "" {
@@ -56,10 +65,7 @@ func (x *index) add(e Entry) {
 		}
 		return
 	}
-	s := &selected{entry: e, terms: make([]Digest, len(e.Selector)), one: e.Selector.Value(KeyToken) != "" || e.Selector.Value(KeyJTI) != ""}
-	for i, term := range e.Selector {
-		s.terms[i] = x.hasher.digest(term)
-	}
+	s := &selected{entry: e, terms: terms, one: e.Selector.Value(KeyToken) != "" || e.Selector.Value(KeyJTI) != ""}
 	s.under = s.terms[0]
 	for _, d := range s.terms { // that under which the fewest stand: each look-up goes through them
 		if len(x.byTerm[d]) < len(x.byTerm[s.under]) {

@@ -133,6 +133,7 @@ type Set struct {
 	shared Shared   // nil for one replica
 	mirror mirror   // entries that name a lease
 	index  *index   // all others
+	feed   feed     // all of them, for those who verify tokens by themselves
 	own    []string // of them, by id, those that have the place of this log and no other
 	loaded uint64   // the newest epoch of a place that the log had
 }
@@ -154,7 +155,7 @@ func New(ctx context.Context, log Log, mac []byte) (*Set, error) {
 		} else {
 			s.loaded = max(s.loaded, e.Position.Epoch)
 		}
-		s.add(e)
+		s.keep(e)
 		return nil
 	})
 	if err != nil {
@@ -237,12 +238,18 @@ func (s *Set) Learn(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
-func (s *Set) add(e Entry) {
+// keep puts an entry into force, and add tells of it as well.
+func (s *Set) keep(e Entry) {
 	if e.Lease != "" {
 		s.mirror.add(e)
-		return
+	} else {
+		s.index.add(e)
 	}
-	s.index.add(e)
+}
+
+func (s *Set) add(e Entry) {
+	s.keep(e)
+	s.feed.tell(newsOf(s.index.hasher, e))
 }
 
 func (s *Set) knows(e Entry) bool {
@@ -322,6 +329,14 @@ func (s *Set) Position() Position {
 	s.mirror.mu.RLock()
 	defer s.mirror.mu.RUnlock()
 	return s.mirror.position
+}
+
+// Applied returns up to where everything is in force here.
+func (s *Set) Applied() Position {
+	if s.shared == nil {
+		return s.Position()
+	}
+	return s.mirror.upTo()
 }
 
 // Epoch returns the newest epoch that this replica has seen. What is placed in an older one would not kill what was decided

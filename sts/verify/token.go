@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // Token is what a verified token says. Only [Verifier.Verify] makes one that is not zero. Values are immutable.
@@ -15,6 +16,7 @@ type Token struct {
 	actors, scopes, audiences []string
 	expires                   time.Time
 	fingerprint               federation.Fingerprint
+	line                      revocation.Facts // what can be revoked of it
 }
 
 // Subject returns the workload that the token is about, by its id: spiffe://TRUST DOMAIN/ISSUER/PATH.
@@ -47,9 +49,12 @@ func (t Token) IsZero() bool { return t.lease == "" }
 
 // Names under which the profile hands on what it read.
 const (
-	familyAttribute = "family"
-	scopesAttribute = "scopes"
-	actorsAttribute = "actors"
+	familyAttribute    = "family"
+	ancestorsAttribute = "ancestors"
+	factsAttribute     = "facts"
+	positionAttribute  = "position"
+	scopesAttribute    = "scopes"
+	actorsAttribute    = "actors"
 )
 
 // profile reads the claims of a verified token: those that RFC 9068 section 2.2 requires beyond what door one looks
@@ -67,7 +72,10 @@ type claims struct {
 	Scope    string `json:"scope"`
 	Actor    *actor `json:"act"`
 	Lineage  struct {
-		Family string `json:"family"`
+		Family    string   `json:"family"`
+		Ancestors []string `json:"ancestors"`
+		Position  string   `json:"position"`
+		Facts     []string `json:"facts"`
 	} `json:"sallyport"`
 }
 
@@ -81,6 +89,9 @@ type actor struct {
 func (profile) Schema() federation.Schema {
 	return federation.Schema{
 		{Name: familyAttribute, Type: federation.TypeString},
+		{Name: ancestorsAttribute, Type: federation.TypeStrings},
+		{Name: factsAttribute, Type: federation.TypeStrings},
+		{Name: positionAttribute, Type: federation.TypeString},
 		{Name: scopesAttribute, Type: federation.TypeStrings},
 		{Name: actorsAttribute, Type: federation.TypeStrings},
 	}
@@ -110,16 +121,28 @@ func (p profile) Name(c federation.Claims) (federation.Naming, error) {
 		actors = append(actors, a.Subject)
 	}
 	return federation.Naming{Path: "token", Attributes: federation.Attributes{
-		familyAttribute: federation.String(t.Lineage.Family),
-		scopesAttribute: federation.Strings(strings.Fields(t.Scope)),
-		actorsAttribute: federation.Strings(actors),
+		familyAttribute:    federation.String(t.Lineage.Family),
+		ancestorsAttribute: federation.Strings(t.Lineage.Ancestors),
+		factsAttribute:     federation.Strings(t.Lineage.Facts),
+		positionAttribute:  federation.String(t.Lineage.Position),
+		scopesAttribute:    federation.Strings(strings.Fields(t.Scope)),
+		actorsAttribute:    federation.Strings(actors),
 	}}, nil
 }
 
 // tokenOf collects what door one and the profile read.
 func tokenOf(w federation.Workload) Token {
 	t := w.Token()
+	line := revocation.Facts{
+		Lease: t.ID(), Ancestors: attribute[[]string](w, ancestorsAttribute), Parts: revocation.DecodeParts(attribute[[]string](w, factsAttribute)),
+	}
+	if len(line.Parts) == 0 { // minted before tokens said more
+		at, _ := revocation.ParsePosition(attribute[string](w, positionAttribute))
+		line.Parts = []revocation.Part{{At: at}}
+	}
+	line.Parts[0].Terms = append(line.Parts[0].Terms, revocation.Own(t.Issuer(), t.ID(), t.Fingerprint().String(), t.KeyID())...)
 	return Token{
+		line:    line,
 		subject: t.Subject(), lease: t.ID(), expires: t.Expires(), audiences: t.Audiences(), fingerprint: t.Fingerprint(),
 		family: attribute[string](w, familyAttribute),
 		scopes: attribute[[]string](w, scopesAttribute),

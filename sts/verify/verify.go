@@ -48,6 +48,10 @@ type Config struct {
 	// Introspect makes the deployment be asked about each token, too. Default: nobody is asked.
 	Introspect *Introspection
 
+	// Follow makes the verifier follow the deployment's feed of revocations; [Verifier.Follow] has to run. Default: nobody
+	// follows.
+	Follow *Following
+
 	// Refused is told of each request that [Verifier.Middleware] or [Verifier.RequireScope] refuses, and why, for logs and
 	// metrics. It may be called concurrently. Default: nobody is told.
 	Refused func(r *http.Request, why error)
@@ -61,6 +65,7 @@ type Verifier struct {
 	trust   *federation.Trust
 	keys    *federation.KeyCache
 	live    *live // nil: nobody is asked
+	feed    *feed // nil: nobody follows
 	refused func(*http.Request, error)
 	now     func() time.Time
 }
@@ -83,6 +88,11 @@ func New(c Config) (*Verifier, error) {
 	}
 	if c.Introspect != nil {
 		if v.live, err = newLive(c, network, v.now); err != nil {
+			return nil, fmt.Errorf("making a verifier: %w", err)
+		}
+	}
+	if c.Follow != nil {
+		if v.feed, err = newFeed(c, network, v.now); err != nil {
 			return nil, fmt.Errorf("making a verifier: %w", err)
 		}
 	}
@@ -161,7 +171,8 @@ func isLoopback(host string) bool {
 }
 
 // Verify checks a token: raw is what stood after "Bearer ". Every error wraps exactly one of the sentinels of this
-// package; of them [ErrUnavailable] alone is worth a retry. ctx bounds waiting for keys and for introspection.
+// package; of them [ErrUnavailable] alone is worth a retry. ctx bounds waiting for keys and for introspection. Who follows the feed
+// asks only while it knows too little.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 	value := secret.New(raw)
 	w, err := v.trust.Identify(ctx, value, v.now())
@@ -172,6 +183,18 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 		return Token{}, reasonOf(err)
 	}
 	t := tokenOf(w)
+	if v.feed != nil {
+		if v.feed.dead(t) {
+			return Token{}, ErrInactive
+		}
+		stale := v.feed.fresh()
+		if stale == nil || v.live == nil {
+			if stale != nil {
+				return Token{}, stale
+			}
+			return t, nil
+		}
+	}
 	if v.live != nil {
 		if err := v.live.check(ctx, t, value); err != nil {
 			return Token{}, err

@@ -40,7 +40,7 @@ var layers = []struct {
 	{"sts/store/redis/redistest", []string{"test/ports"}},
 	{"sts/store/*", []string{"sts/minted", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/rehearsal", []string{"sts/minted", "sts/operator", "sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
-	{"sts/verify", []string{"federation", "federation/secret", "federation/fetch"}}, // for resource servers: nothing of the server
+	{"sts/verify", []string{"sts/revocation", "federation", "federation/secret", "federation/fetch"}}, // for resource servers: of the server, how it decides what is dead
 	{"sts/operator", []string{"sts/revocation", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/config", []string{"sts/minted", "sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease"}},
 	{"sts", []string{"sts/minted", "sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
