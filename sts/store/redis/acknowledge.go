@@ -81,31 +81,40 @@ func name() string {
 // held waits until one other place than this machine and the Redis has the entry, if there is one.
 func (r *Replica) held(ctx context.Context, p *pushed) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		r.mu.Lock()
-		epoch, n := p.epoch, p.n
-		r.mu.Unlock()
 		v, err := r.look(ctx, "+", 1)
 		if err != nil {
 			return err
 		}
-		others := 0
-		for name, text := range v.replicas {
-			h, ok := parseHeartbeat(r.mac, name, text)
-			if !ok || name == r.id || h.millis+uint64(live.Milliseconds()) < v.millis {
-				continue
-			}
-			others++
-			if n != 0 && h.epoch == epoch && h.n >= n {
-				return nil
-			}
-		}
-		if n != 0 && v.epoch == epoch && others == 0 {
+		switch held, alone := r.heldNow(v, p); {
+		case held:
+			return nil
+		case alone:
 			return r.copied(ctx)
 		}
 		if pause(ctx, wait); ctx.Err() != nil {
 			return errors.New("no other replica has confirmed the revocation yet")
 		}
 	}
+}
+
+// heldNow reports whether another replica has applied an entry, by what a look saw; alone that there is no other one that
+// lives, and the entry stands in Redis.
+func (r *Replica) heldNow(v view, p *pushed) (held, alone bool) {
+	r.mu.Lock()
+	epoch, n := p.epoch, p.n
+	r.mu.Unlock()
+	others := 0
+	for name, text := range v.replicas {
+		h, ok := parseHeartbeat(r.mac, name, text)
+		if !ok || name == r.id || h.millis+uint64(live.Milliseconds()) < v.millis {
+			continue
+		}
+		others++
+		if n != 0 && h.epoch == epoch && h.n >= n {
+			return true, false
+		}
+	}
+	return false, n != 0 && v.epoch == epoch && others == 0
 }
 
 // copied returns nil when a replica of Redis has confirmed all we wrote, or Redis has none.
