@@ -39,7 +39,7 @@ type storeBlock struct {
 }
 
 type redisBlock struct {
-	URL            Secret `yaml:"url" jsonschema_description:"Reference to the URL of the Redis, with user and password: rediss://HOST:PORT/DB, redis:// on a loopback address, or unix:///PATH?db=DB; of a Sentinel with ?master_name=NAME&addr=HOST:PORT&username=USER&password=PASSWORD. Required. While it cannot be reached for longer than revocation.max_staleness, nothing is issued."`
+	URL            Secret `yaml:"url" jsonschema_description:"Reference to the URL of the Redis, with user and password: rediss://HOST:PORT/DB, redis:// on a loopback address, or unix:///PATH?db=DB; of a Sentinel with ?master_name=NAME&addr=HOST:PORT&username=USER&password=PASSWORD; of a cluster with ?cluster=true&addr=HOST:PORT. Required. While it cannot be reached for longer than revocation.max_staleness, nothing is issued."`
 	CAFile         string `yaml:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the certificate of the Redis; relative paths start at the configuration directory. Default: those of the system."`
 	AllowPlaintext bool   `yaml:"allow_plaintext,omitempty" jsonschema_description:"Accept redis:// to another host, for a network that encrypts by itself. Default: false. With it, whoever reads the network learns the password."`
 	Prefix         string `yaml:"prefix,omitempty" jsonschema:"pattern=^[a-z][a-z0-9-]{0\\,31}$" jsonschema_description:"Prefix of every key in the Redis: 1 to 32 of a-z, 0-9 and -, a letter first. Default: sallyport. Deployments that share a Redis need different ones; changing it leaves marks behind, and used tokens are good once more."`

@@ -121,14 +121,18 @@ func (r *Replica) heldNow(v view, p *pushed) (held, alone bool) {
 func (r *Replica) copied(ctx context.Context) error {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	info, err := r.db.rdb.Info(ctx, "replication").Result()
+	node, err := r.db.node(ctx)
+	if err != nil {
+		return fmt.Errorf("finding the node of our keys: %w", err)
+	}
+	info, err := node.Info(ctx, "replication").Result()
 	if err != nil {
 		return fmt.Errorf("asking Redis for its replicas: %w", err)
 	}
 	if strings.Contains(info, "connected_slaves:0") {
 		return nil
 	}
-	conn := r.db.rdb.Conn()
+	conn := node.Conn()
 	defer conn.Close()
 	if err := conn.HSet(ctx, r.db.key("replicas"), "wait", "").Err(); err != nil { // WAIT counts from this connection's last write
 		return fmt.Errorf("writing to Redis: %w", err)

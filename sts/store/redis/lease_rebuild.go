@@ -43,9 +43,13 @@ func (s *Leases) Rebuild(ctx context.Context) error {
 // scan finds the keys of leases and of their indexes, by their names without the tag; some of them twice.
 func (s *Leases) scan(ctx context.Context, do func(name string)) error {
 	pattern := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s.db.key("lease")) + "*"
+	node, err := s.db.node(ctx)
+	if err != nil {
+		return unavailable("looking for leases", err)
+	}
 	for cursor := uint64(0); ; {
 		short, cancel := within(ctx)
-		keys, next, err := s.db.rdb.Scan(short, cursor, pattern, 2*leasePage).Result()
+		keys, next, err := node.Scan(short, cursor, pattern, 2*leasePage).Result()
 		cancel()
 		if err != nil {
 			return unavailable("looking for leases", err)

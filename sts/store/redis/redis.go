@@ -25,7 +25,7 @@ const (
 
 // Config says where the Redis is.
 type Config struct {
-	URL        secret.Value // rediss://, redis:// or unix://, with user and password; with master_name in its query it is of a Sentinel
+	URL        secret.Value // rediss://, redis:// or unix://, with user and password; with master_name in its query it is of a Sentinel, with cluster=true of a node of a cluster
 	CAFile     string       // PEM certificates that sign the server's; "" for those of the system
 	AllowPlain bool         // redis:// to a host that is not this one
 	Prefix     string       // of every key, unique for each deployment in one Redis; "" for sallyport
@@ -36,14 +36,14 @@ const DefaultPrefix = "sallyport"
 
 // Errors of the URL. None of them repeats it: it holds the password.
 var (
-	ErrURL   = errors.New("the Redis URL (not repeated here) is not rediss://HOST:PORT/DB, redis://HOST:PORT/DB or unix:///PATH?db=DB, nor that of a Sentinel, redis://HOST:PORT/DB?master_name=NAME&addr=HOST:PORT&username=USER&password=PASSWORD")
+	ErrURL   = errors.New("the Redis URL (not repeated here) is not rediss://HOST:PORT/DB, redis://HOST:PORT/DB or unix:///PATH?db=DB, nor that of a Sentinel, redis://HOST:PORT/DB?master_name=NAME&addr=HOST:PORT&username=USER&password=PASSWORD, nor that of a cluster, redis://HOST:PORT?cluster=true&addr=HOST:PORT")
 	ErrPlain = errors.New("the Redis URL (not repeated here) is redis:// to another host: the password would cross the network in the clear; use rediss://, or say allow_plaintext: true for a network that encrypts")
 )
 
 // DB is a client of one Redis and the keys of one deployment in it. It is safe for concurrent use. Nothing connects
 // before the first command.
 type DB struct {
-	rdb *redis.Client
+	rdb redis.UniversalClient
 	tag string // "{prefix}:": one hash slot, because scripts touch several keys
 }
 
@@ -69,10 +69,15 @@ func Check(c Config) error {
 	return rdb.Close()
 }
 
-// newClient returns a client of one Redis, or of the one that Sentinels name.
-func newClient(c Config) (*redis.Client, error) {
-	if u, err := url.Parse(c.URL.Reveal()); err == nil && u.Query().Has("master_name") {
-		return newFailover(c)
+// newClient returns a client of one Redis, of the one that Sentinels name, or of a cluster.
+func newClient(c Config) (redis.UniversalClient, error) {
+	if u, err := url.Parse(c.URL.Reveal()); err == nil {
+		switch q := u.Query(); {
+		case q.Has("master_name"):
+			return newFailover(c)
+		case q.Has("cluster"):
+			return newCluster(c, u)
+		}
 	}
 	o, err := redis.ParseURL(c.URL.Reveal())
 	if err != nil {
@@ -94,7 +99,7 @@ func newClient(c Config) (*redis.Client, error) {
 
 // newFailover returns a client of the primary that Sentinels name. After a failover the Redis has another run id, and all
 // that follows from that (see the package comment).
-func newFailover(c Config) (*redis.Client, error) {
+func newFailover(c Config) (redis.UniversalClient, error) {
 	o, err := redis.ParseFailoverURL(c.URL.Reveal())
 	if err != nil || o.MasterName == "" {
 		return nil, ErrURL
@@ -119,6 +124,54 @@ func newFailover(c Config) (*redis.Client, error) {
 	o.ContextTimeoutEnabled, o.PoolSize, o.MaxRetries, o.DialerRetries, o.Protocol, o.DisableIdentity = true, poolSize, 1, 1, 2, true
 	o.ReplicaOnly, o.RouteByLatency, o.RouteRandomly, o.UseDisconnectedReplicas = false, false, false, false
 	return redis.NewFailoverClient(o), nil
+}
+
+// newCluster returns a client of a cluster. All keys of a deployment stand in one slot, and so on one node and what replicates it;
+// when another takes that over, the Redis has another run id, as after a failover.
+func newCluster(c Config, u *url.URL) (redis.UniversalClient, error) {
+	q := u.Query()
+	if q.Get("cluster") != "true" || u.Path != "" && u.Path != "/" && u.Path != "/0" {
+		return nil, ErrURL
+	}
+	q.Del("cluster")
+	stripped := *u
+	stripped.Path, stripped.RawQuery = "", q.Encode()
+	o, err := redis.ParseClusterURL(stripped.String())
+	if err != nil {
+		return nil, ErrURL
+	}
+	for _, addr := range o.Addrs {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return nil, ErrURL
+		}
+		if o.TLSConfig == nil && !c.AllowPlain && !local(addr) {
+			return nil, ErrPlain
+		}
+	}
+	if o.TLSConfig != nil {
+		o.TLSConfig.ServerName = "" // each node by its own name
+	} else if !c.AllowPlain {
+		o.Dialer = dialLocal // wherever a node says that another is
+	}
+	if err := c.secure(o.TLSConfig); err != nil {
+		return nil, err
+	}
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, commandTimeout, commandTimeout, commandTimeout
+	o.ContextTimeoutEnabled, o.PoolSize, o.MaxRetries, o.DialerRetries, o.Protocol, o.DisableIdentity = true, poolSize, 1, 1, 2, true
+	o.ReadOnly, o.RouteByLatency, o.RouteRandomly = false, false, false // a replica may not have what was confirmed
+	o.ClusterStateReloadInterval, o.DisableRoutingPolicies = time.Second, true // who took over is found within a beat or two
+	return redis.NewClusterClient(o), nil
+}
+
+// node returns the client of the one Redis that has our keys, for commands that name none.
+func (d *DB) node(ctx context.Context) (*redis.Client, error) {
+	switch c := d.rdb.(type) {
+	case *redis.ClusterClient:
+		return c.MasterForKey(ctx, d.key("head"))
+	case *redis.Client:
+		return c, nil
+	}
+	return nil, errors.New("no client of Redis")
 }
 
 // secure makes t verify what it connects to, by ca_file if there is one. nil is a connection without TLS.

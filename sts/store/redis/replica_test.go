@@ -43,7 +43,7 @@ func startServer(t *testing.T, durable bool) *redistest.Server {
 
 func open(t *testing.T, s *redistest.Server, prefix string) *redis.DB {
 	t.Helper()
-	db, err := redis.Open(redis.Config{URL: secret.New(s.URL), Prefix: prefix})
+	db, err := redis.Open(redis.Config{URL: secret.New(s.URL), CAFile: s.CAFile, Prefix: prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,6 +401,8 @@ func TestPasswordIsInNoError(t *testing.T) {
 		"http://:s3cret-word@127.0.0.1:1", "redis://:s3cret-word@redis.example:6379", "redis://:s3cret-word@127.0.0.1:1/x", "s3cret-word", "redis://:s3cret-word@127.0.0.1:1%zz",
 		"redis://:s3cret-word@127.0.0.1:1?nonsense=s3cret-word", "redis://:s3cret-word@redis.example:1?master_name=m&password=s3cret-word", "redis://127.0.0.1:1?master_name=m&addr=redis.example:1&password=s3cret-word",
 		"redis://127.0.0.1:1?master_name=&password=s3cret-word", "unix:///s?master_name=m&password=s3cret-word",
+		"redis://:s3cret-word@127.0.0.1:1?cluster=yes", "redis://:s3cret-word@127.0.0.1:1/3?cluster=true", "redis://:s3cret-word@redis.example:1?cluster=true", "redis://:s3cret-word@127.0.0.1:1?cluster=true&addr=redis.example:2",
+		"redis://:s3cret-word@127.0.0.1:1?cluster=true&nonsense=s3cret-word", "unix:///s?cluster=true&password=s3cret-word",
 	} {
 		db, err := redis.Open(redis.Config{URL: secret.New(url)})
 		if err == nil {

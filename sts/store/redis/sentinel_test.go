@@ -13,12 +13,43 @@ import (
 // last. What was acknowledged is dead everywhere before anybody serves, also where nothing was known before.
 func TestFailoverBySentinelLosesNoAcknowledgedRevocation(t *testing.T) {
 	t.Parallel()
-	f, err := redistest.StartFailover()
-	if err != nil {
-		t.Fatal(err)
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, err := redistest.StartFailover(secure)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = f.Close() })
+			failoverLosesNothing(t, &redistest.Server{URL: f.URL, CAFile: f.CAFile}, f.Nodes[0].Kill)
+		})
 	}
-	t.Cleanup(func() { _ = f.Close() })
-	s := &redistest.Server{URL: f.URL}
+}
+
+// The same for the node of a cluster that has our keys: its replica takes over.
+func TestFailoverOfAClusterLosesNoAcknowledgedRevocation(t *testing.T) {
+	t.Parallel()
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := redistest.StartCluster(secure, documentedRules(t, "{test}")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			failoverLosesNothing(t, &redistest.Server{URL: c.URL, CAFile: c.CAFile}, func() {
+				holder, err := c.Holder(t.Context(), "{test}:x")
+				if err != nil {
+					t.Fatal(err)
+				}
+				holder.Kill()
+			})
+		})
+	}
+}
+
+// failoverLosesNothing revokes from two replicas while the primary is killed.
+func failoverLosesNothing(t *testing.T, s *redistest.Server, kill func()) {
 	a, b := start(t, s, t.TempDir()).fresh(), start(t, s, t.TempDir()).fresh()
 	var mu sync.Mutex
 	var acknowledged []string
@@ -41,7 +72,7 @@ func TestFailoverBySentinelLosesNoAcknowledgedRevocation(t *testing.T) {
 		})
 	}
 	time.Sleep(300 * time.Millisecond)
-	f.Nodes[0].Kill()
+	kill()
 	time.Sleep(time.Second)
 	close(stop)
 	all.Wait()

@@ -22,7 +22,11 @@ func (r *Replica) settled(ctx context.Context, run string) error {
 	}
 	ctx, cancel := within(ctx)
 	defer cancel()
-	p := r.db.rdb.Pipeline()
+	node, err := r.db.node(ctx)
+	if err != nil {
+		return fmt.Errorf("finding the node of our keys: %w", err)
+	}
+	p := node.Pipeline()
 	memory, persistence := p.Info(ctx, "memory"), p.Info(ctx, "persistence")
 	if _, err := p.Exec(ctx); err != nil {
 		return fmt.Errorf("asking Redis for its settings: %w", err)

@@ -32,25 +32,34 @@ func TestRedisThatEvictsIsNotServedFrom(t *testing.T) {
 	a.fresh()
 }
 
-// The user that docs/replicas.md gives to us is enough for everything that we do, and for nothing else.
-func TestDocumentedUserOfRedisIsEnoughAndNoMore(t *testing.T) {
-	t.Parallel()
+// documentedRules are those of the user that docs/replicas.md gives to us, for keys with a tag, without its password.
+func documentedRules(t *testing.T, tag string) (out []string) {
+	t.Helper()
 	page, err := os.ReadFile("../../../docs/replicas.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := regexp.MustCompile(`(?m)^ACL SETUSER sallyport (.*)$`).FindSubmatch(page)
+	rules := regexp.MustCompile(`(?m)^ACL SETUSER sallyport on >PASSWORD (.*)$`).FindSubmatch(page)
 	if rules == nil {
 		t.Fatal("docs/replicas.md shows no user")
 	}
+	for _, rule := range strings.Fields(string(rules[1])) {
+		out = append(out, strings.ReplaceAll(rule, "{sallyport}", tag))
+	}
+	return out
+}
+
+// The user that docs/replicas.md gives to us is enough for everything that we do, and for nothing else.
+func TestDocumentedUserOfRedisIsEnoughAndNoMore(t *testing.T) {
+	t.Parallel()
 	s, err := redistest.StartNode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	args := []any{"ACL", "SETUSER", "sallyport"}
-	for _, rule := range strings.Fields(strings.ReplaceAll(string(rules[1]), "PASSWORD", s.Password)) {
-		args = append(args, strings.ReplaceAll(strings.Trim(rule, "'"), "{sallyport}", "{test}"))
+	for _, rule := range append(documentedRules(t, "{test}"), "on", ">"+s.Password) {
+		args = append(args, rule)
 	}
 	if err := s.Client.Do(t.Context(), args...).Err(); err != nil {
 		t.Fatalf("%v: %v", args, err)

@@ -4,10 +4,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -17,7 +17,9 @@ import (
 // StartNode runs a server on a loopback port, for tests in which somebody stands between it and its client, or its users
 // matter: it has an aclfile, and keeps nothing but that. config is added to its configuration, line by line; "port 0"
 // leaves the plain port out.
-func StartNode(config ...string) (*Server, error) {
+func StartNode(config ...string) (*Server, error) { return startNode(nil, config...) }
+
+func startNode(tls *authority, config ...string) (*Server, error) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		return nil, errors.New("redis-server is missing; install it with: apt-get install -y redis-server")
 	}
@@ -26,7 +28,13 @@ func StartNode(config ...string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir, Password: rand.Text(), Address: fmt.Sprintf("127.0.0.1:%d", ports.Port())}
-	_, port, _ := net.SplitHostPort(s.Address)
+	port := portOf(s.Address)
+	if tls != nil {
+		config = append(tls.lines(port), config...)
+		if slices.ContainsFunc(config, func(l string) bool { return l == "cluster-enabled yes" }) {
+			config = append(config, "tls-cluster yes")
+		}
+	}
 	socket := filepath.Join(dir, "s")
 	conf := fmt.Sprintf("bind 127.0.0.1\nport %s\nunixsocket %s\nunixsocketperm 700\ndir %s\nsave \"\"\naclfile %s\nlogfile %s\ndaemonize no\n", port, socket, dir, s.ACLFile(), s.LogFile())
 	for _, line := range config {

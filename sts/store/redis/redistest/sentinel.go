@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,15 +26,17 @@ const user = "everybody"
 // Failover is a primary and a replica of Redis, watched by three Sentinels. Methods are not for concurrent use.
 type Failover struct {
 	URL       string // of the Sentinels, for [redis.ParseFailoverURL]
+	CAFile    string // "" without TLS
 	Nodes     [2]*Server
 	sentinels []*exec.Cmd
 	addresses []string
 	dir       string
 	password  string
+	tls       *authority
 }
 
-// StartFailover runs them. It returns when the Sentinels know each other and the replica has caught up.
-func StartFailover() (_ *Failover, err error) {
+// StartFailover runs them, with TLS or without. It returns when the Sentinels know each other and the replica has caught up.
+func StartFailover(secure bool) (_ *Failover, err error) {
 	f := &Failover{}
 	defer func() {
 		if err != nil {
@@ -42,10 +46,16 @@ func StartFailover() (_ *Failover, err error) {
 	if f.dir, err = os.MkdirTemp("", "sentinel-"); err != nil {
 		return nil, err
 	}
+	if secure {
+		if f.tls, err = newAuthority(f.dir); err != nil {
+			return nil, err
+		}
+		f.CAFile = f.tls.cert
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for i := range f.Nodes {
-		if f.Nodes[i], err = StartNode("appendonly yes", "appendfsync always", "repl-diskless-sync-delay 0"); err != nil {
+		if f.Nodes[i], err = startNode(f.tls, "appendonly yes", "appendfsync always", "repl-diskless-sync-delay 0"); err != nil {
 			return nil, err
 		}
 		f.password = f.Nodes[0].Password
@@ -68,7 +78,7 @@ func StartFailover() (_ *Failover, err error) {
 		}
 	}
 	q := url.Values{"master_name": {"m"}, "username": {user}, "password": {f.password}, "addr": f.addresses[1:]}
-	f.URL = "redis://" + f.addresses[0] + "/0?" + q.Encode()
+	f.URL = f.tls.scheme() + "://" + f.addresses[0] + "/0?" + q.Encode()
 	return f, f.together(ctx)
 }
 
@@ -79,6 +89,9 @@ func (f *Failover) watch(host, port string) error {
 	conf := filepath.Join(f.dir, "sentinel-"+own+".conf")
 	text := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\ndaemonize no\nlogfile %s.log\nsentinel monitor m %s %s 2\nsentinel auth-user m %s\nsentinel auth-pass m %s\nsentinel down-after-milliseconds m 1000\nsentinel failover-timeout m 6000\n",
 		own, f.dir, conf, host, port, user, f.password)
+	if f.tls != nil { // the last word on the port counts
+		text = strings.Join(f.tls.lines(own), "\n") + "\n" + strings.Replace(text, "port "+own+"\n", "", 1)
+	}
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -96,7 +109,11 @@ func (f *Failover) together(ctx context.Context) error {
 	for {
 		ready := 0
 		for _, address := range f.addresses {
-			c := redis.NewSentinelClient(&redis.Options{Addr: address, Protocol: 2, DisableIdentity: true})
+			o := &redis.Options{Addr: address, Protocol: 2, DisableIdentity: true}
+			if f.tls != nil {
+				o.TLSConfig = &tls.Config{InsecureSkipVerify: true} // the test's own eyes
+			}
+			c := redis.NewSentinelClient(o)
 			if s, err := c.Master(ctx, "m").Result(); err == nil && s["num-other-sentinels"] == "2" && s["num-slaves"] == "1" && s["flags"] == "master" {
 				ready++
 			}
