@@ -8,7 +8,7 @@ FUZZTIME   ?= 5000x
 BENCHFLAGS ?=
 GOFILES     = $(shell git ls-files '*.go' ':!test/kubernetes/**')
 
-.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench bench-leases bench-transit bench-revoke bench-curves crash replicas model mutate schema clean
+.PHONY: help run build hostile test need test-peers check fmt vet staticcheck fuzz generated bench bench-leases bench-transit bench-revoke bench-loaded bench-curves crash replicas model mutate schema clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,10 @@ bench-curves: ## what a decision costs among 10 to 10,000 rules, and among 10 to
 bench-revoke: build need ## three replicas: how long a revoked token lives on anywhere, and one identity with ten thousand logins killed
 	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go test ./test/incident -run '^$$' -bench Everywhere -benchtime 500x | grep -v '^{'
 	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go test ./test/incident -run '^$$' -bench Identity -benchtime 1x -timeout 30m | grep -v '^{'
+
+bench-loaded: build need ## a million revocations: exchanges a second beside none, and the start; then leases that all end in one second
+	SALLYPORT_BIN="$(CURDIR)/$(BIN)" go test ./test/incident -run '^$$' -bench Loaded -benchtime 1x -timeout 20m | grep -v '^{'
+	go test ./sts/store/redis -run '^$$' -bench Expiring -benchtime 1x -timeout 30m | grep -v '^redis:'
 
 model: need ## the protocol of replicas in more orders than make test tries: every interleaving with one switch more, some minutes
 	SALLYPORT_MODEL=deep go test ./sts/store/redis -run TestProtocolInEveryOrder -count=1 -v -timeout 30m

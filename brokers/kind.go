@@ -57,6 +57,15 @@ type Deps struct {
 	// tokens are never handed out.
 	Assertions Signer
 	Now        func() time.Time
+	Status     StatusLists // nil: tokens have no place in a status list
+}
+
+// StatusLists gives our own tokens places in status lists (OAuth Token Status List, section 6).
+type StatusLists interface {
+	// Reserve gives a token that is about to be made its place: the URI of a list, and an index in it.
+	Reserve(lease string, ancestors, facts []string, expires time.Time) (uri string, index int)
+	// Minted tells what it has become: the SHA-256 of its signing input in hex, and the kid of its header.
+	Minted(uri string, index int, fingerprint, keyID string)
 }
 
 // NewKind describes a kind of credential whose settings have the Go type S, and each of whose scopes has the Go type C:

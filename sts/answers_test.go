@@ -179,6 +179,22 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			return d.ask(caller, token)
 		}),
 
+		{"GET", "/status/{list}", 200}: func() answer {
+			uri, _ := place(t, d.listed(d.checkout()))
+			return d.send("GET", strings.TrimPrefix(uri, d.issuer), "")
+		},
+		{"GET", "/status/{list}", 404}: get("/status/x"),
+		{"GET", "/status/{list}", 405}: form("/status/x", ""),
+		{"GET", "/status/{list}", 429}: func() answer { return limited.send("GET", "/status/x", "") },
+		{"GET", "/status/{list}", 501}: get("/status/x?time=1"),
+		{"GET", "/status/{list}", 503}: func() answer {
+			far := deploy(t)
+			uri, _ := place(t, far.listed(far.checkout()))
+			far.revocations.Share(away)
+			a := far.send("GET", strings.TrimPrefix(uri, far.issuer), "")
+			d.contract.seen[documented{"GET", "/status/{list}", 503}] += far.contract.seen[documented{"GET", "/status/{list}", 503}]
+			return a
+		},
 		{"GET", "/revocations", 200}: func() answer { d.exchanger.CloseFeeds(); return d.feed(caller) },
 		{"GET", "/revocations", 401}: get("/revocations"),
 		{"GET", "/revocations", 405}: form("/revocations", ""),

@@ -15,6 +15,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
+	"github.com/sallyport-sts/sallyport/sts/statuslist"
 )
 
 // openAPI is openapi.yaml, loaded once.
@@ -24,7 +25,9 @@ var openAPI = sync.OnceValues(func() (*openapi3.T, error) {
 
 // Events are text to kin-openapi.
 func init() {
-	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.RegisteredBodyDecoder("text/plain"))
+	for _, kind := range []string{"text/event-stream", statuslist.ContentType} {
+		openapi3filter.RegisterBodyDecoder(kind, openapi3filter.RegisteredBodyDecoder("text/plain"))
+	}
 }
 
 // documented names one answer that openapi.yaml describes.
@@ -126,7 +129,10 @@ func (c *contract) check(r *http.Request, resp *http.Response, body []byte) erro
 // template is the documented path of a path with an id in it.
 func template(path string) string {
 	dir, id := path[:strings.LastIndexByte(path, '/')+1], path[strings.LastIndexByte(path, '/')+1:]
-	if decisionID.MatchString(id) {
+	switch {
+	case dir == "/status/":
+		return dir + "{list}"
+	case decisionID.MatchString(id):
 		return dir + "{id}"
 	}
 	return path

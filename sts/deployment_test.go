@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
+	"github.com/sallyport-sts/sallyport/sts/statuslist"
 )
 
 // clock is the service's time. It stands still unless a test moves it.
@@ -52,6 +53,7 @@ type deployment struct {
 	recorder    *recorder
 	revocations *revocation.Set
 	exchanger   *sts.Exchanger
+	lists       *statuslist.Lists
 	handler     http.Handler
 	server      *httptest.Server
 	contract    *contract
@@ -80,10 +82,12 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 	if d.revocations, err = revocation.New(t.Context(), d.log, d.keys.MAC()); err != nil {
 		t.Fatal(err)
 	}
+	d.lists = statuslist.New(statuslist.Config{Issuer: d.issuer, Life: newID(), Signer: d.keys.Tokens(), Set: d.revocations, Now: d.clock.now})
 	d.state = d.build(d.world, "config-1")
 	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.marks, d.clock.now, newID); err != nil {
 		t.Fatal(err)
 	}
+	d.exchanger.List(d.lists)
 	d.handler, err = d.exchanger.Handler(sts.Published{Issuer: d.issuer, Tokens: d.keys.Tokens(), Assertions: d.keys.Assertions()}, zerolog.New(d.logs))
 	if err != nil {
 		t.Fatal(err)
@@ -137,8 +141,8 @@ func (d *deployment) build(w *world, hash string) *sts.State {
 	}
 	byTarget := map[string]brokers.Broker{}
 	for _, target := range w.policy.Targets {
-		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{}, nil,
-			brokers.Deps{Issuer: d.issuer, Signer: d.keys.Tokens(), Assertions: d.keys.Assertions(), Now: d.clock.now})
+		b, err := jwt.Kind().Build(brokers.Target{Name: target.Name, Resource: target.Resource, Scopes: target.Scopes}, &jwt.Settings{StatusList: target.Name == "archive" || target.Name == "listed"}, nil,
+			brokers.Deps{Issuer: d.issuer, Signer: d.keys.Tokens(), Assertions: d.keys.Assertions(), Now: d.clock.now, Status: d.lists})
 		if err != nil {
 			d.t.Fatal(err)
 		}

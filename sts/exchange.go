@@ -43,6 +43,7 @@ type Exchanger struct {
 	alarm       func(federation.Token)
 	checking    chan struct{}
 	feeds       *feeds
+	status      StatusLists // nil: none
 }
 
 // NewExchanger returns an Exchanger that works with s until [Exchanger.Swap]. newID returns decision ids:

@@ -28,6 +28,7 @@ func (x *Exchanger) Handler(p Published, log zerolog.Logger) (http.Handler, erro
 		base + "/introspect":                             x.limited(x.only(http.MethodPost, x.serveIntrospect)),
 		base + "/revoke":                                 x.limited(x.only(http.MethodPost, x.serveRevoke)),
 		base + "/revocations":                            x.limited(x.only(http.MethodGet, x.serveFeed)),
+		base + "/status/{list}":                          x.limited(x.only(http.MethodGet, x.serveStatus)),
 		base + "/jwks":                                   tokens.serve(keysOf),
 		base + "/.well-known/openid-configuration":       tokens.serve(openIDOf), // appended: OIDC Discovery section 4
 		"/.well-known/oauth-authorization-server" + base: tokens.serve(serverOf), // inserted: RFC 8414 section 3

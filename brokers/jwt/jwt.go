@@ -11,7 +11,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -37,6 +39,8 @@ type Settings struct {
 	Algorithm string `yaml:"algorithm,omitempty" json:"algorithm,omitempty" jsonschema:"description=Algorithm that signs minted tokens; one of signing.algorithms. Default: the first of them"`
 	// Type is the typ header.
 	Type string `yaml:"typ,omitempty" json:"typ,omitempty" jsonschema:"enum=at+jwt,enum=JWT,description=typ header of minted tokens. JWT is for foreign verifiers that know no other; such a token cannot be introspected\\, exchanged or revoked here. Default: at+jwt"`
+	// StatusList gives each token a place in a status list.
+	StatusList bool `yaml:"status_list,omitempty" json:"status_list,omitempty" jsonschema:"description=true: each token has a place in a status list (OAuth Token Status List)\\, for verifiers that read one. Default: false"`
 	// Claims are added to every token as they stand here.
 	Claims map[string]string `yaml:"claims,omitempty" json:"claims,omitempty" jsonschema:"description=Strings that every minted token carries; names of registered claims and of our own are refused. Default: none"`
 }
@@ -48,6 +52,7 @@ type Broker struct {
 	header   brokers.Header
 	extra    map[string]string
 	signer   brokers.Signer
+	status   brokers.StatusLists // nil: tokens have no place in a list
 }
 
 var (
@@ -97,7 +102,13 @@ func build(t brokers.Target, s Settings, _ map[string]struct{}, d brokers.Deps) 
 	if d.Signer == nil || d.Issuer == "" {
 		return nil, fmt.Errorf("jwt broker of target %s needs a signer and an issuer", t.Name)
 	}
-	return &Broker{issuer: d.Issuer, audience: Audience(t, s), header: brokers.Header{Algorithm: s.Algorithm, Type: cmp.Or(s.Type, typ)}, extra: maps.Clone(s.Claims), signer: d.Signer}, nil
+	b := &Broker{issuer: d.Issuer, audience: Audience(t, s), header: brokers.Header{Algorithm: s.Algorithm, Type: cmp.Or(s.Type, typ)}, extra: maps.Clone(s.Claims), signer: d.Signer}
+	if b.status = d.Status; !s.StatusList {
+		b.status = nil
+	} else if b.status == nil {
+		return nil, fmt.Errorf("jwt broker of target %s needs status lists", t.Name)
+	}
+	return b, nil
 }
 
 // claims of RFC 9068 section 2.2 and our lineage.
@@ -112,6 +123,17 @@ type claims struct {
 	Scope    string  `json:"scope,omitempty"`
 	Actor    *actor  `json:"act,omitempty"`
 	Lineage  lineage `json:"sallyport"`
+	Status   *status `json:"status,omitempty"`
+}
+
+// status is where the token stands in a status list (OAuth Token Status List section 6).
+type status struct {
+	List reference `json:"status_list"`
+}
+
+type reference struct {
+	Index int    `json:"idx"`
+	URI   string `json:"uri"`
 }
 
 // actor is one link of the chain of delegation: who acts, and by whose word (RFC 8693 section 4.1). Nothing but
@@ -147,6 +169,11 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	}
 	grant, lease := o.Grant(), o.Lease()
 	expires := grant.Expires().Truncate(1e9)
+	var at *status
+	if b.status != nil {
+		uri, index := b.status.Reserve(lease.ID, lease.Ancestors, lease.Facts, expires)
+		at = &status{reference{index, uri}}
+	}
 	token, err := b.signer.Sign(ctx, b.header, b.with(claims{
 		Issuer:   b.issuer,
 		Subject:  grant.Workload().ID(),
@@ -158,11 +185,15 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		Scope:    strings.Join(grant.Scopes(), " "),
 		Actor:    b.chain(lease.Actors),
 		Lineage:  lineage{lease.Family, lease.Ancestors, lease.Depth, grant.Target(), lease.Position, lease.Facts},
+		Status:   at,
 	}))
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("signing a token for target %s: %w", grant.Target(), err)
 	}
 	sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
+	if at != nil {
+		b.status.Minted(at.List.URI, at.List.Index, hex.EncodeToString(sum[:]), keyID(token))
+	}
 	return brokers.Credential{
 		Type:        cmp.Or(o.Form(), AccessTokenType),
 		TokenType:   "Bearer",
@@ -172,4 +203,17 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		Expires:     expires,
 		Fingerprint: hex.EncodeToString(sum[:]),
 	}, nil
+}
+
+// keyID reads the kid of a token that was just signed.
+func keyID(token string) string {
+	head, _, _ := strings.Cut(token, ".")
+	raw, err := base64.RawURLEncoding.DecodeString(head)
+	var h struct {
+		KeyID string `json:"kid"`
+	}
+	if err != nil || json.Unmarshal(raw, &h) != nil {
+		return ""
+	}
+	return h.KeyID
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/metrics"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
+	"github.com/sallyport-sts/sallyport/sts/statuslist"
 	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 	"github.com/sallyport-sts/sallyport/sts/store/redis"
 )
@@ -44,7 +45,8 @@ type service struct {
 	ownMarks     *embedded.Marks  // nil for several replicas
 	ownLeases    *embedded.Leases // nil for several replicas
 	sharedLeases *redis.Leases    // nil for one replica
-	minted       *redis.Minted    // nil for one replica
+	lists        *statuslist.Lists
+	minted       *redis.Minted // nil for one replica
 	untell       func()
 	told         chan struct{}
 	forgedAt     atomic.Pointer[time.Time] // when a token was seen that is signed with our key and was minted by nobody
@@ -141,6 +143,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 	if err := s.loadCertificate(); err != nil {
 		return nil, err
 	}
+	s.lists = s.newLists()
 	state, authority, _, err := s.build(set)
 	if err != nil {
 		return nil, err
@@ -160,6 +163,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		return nil, err
 	}
 	s.rememberMinted()
+	s.exchanger.List(s.lists)
 	s.limits = sts.NewLimits(set.Server.Limits.Address, set.Server.Limits.Workload)
 	s.exchanger.Limit(s.limits)
 	s.workload, err = s.exchanger.Handler(sts.Published{

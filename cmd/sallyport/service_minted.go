@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/minted"
+	"github.com/sallyport-sts/sallyport/sts/statuslist"
 )
 
 // rememberMinted lets the exchanger know what this service minted: its own log says what lives from before, and replicas tell
@@ -41,7 +43,16 @@ func (s *service) rememberMinted() {
 	s.exchanger.Remember(s.minted, s.keyStolen)
 }
 
-// tellMinted tells other replicas what this one mints until the service is closed.
+// newLists makes the status lists of this process.
+func (s *service) newLists() *statuslist.Lists {
+	c := statuslist.Config{Issuer: s.server.Issuer, Life: newID(), Signer: s.keys.Tokens(), Set: s.revocations, Now: time.Now}
+	if s.redis != nil {
+		c.Shared = s.redis.Lists()
+	}
+	return statuslist.New(c)
+}
+
+// tellMinted tells other replicas what this one mints, and leaves its status lists for them, until the service is closed.
 func (s *service) tellMinted(ctx context.Context) {
 	if s.minted == nil {
 		return
@@ -50,7 +61,18 @@ func (s *service) tellMinted(ctx context.Context) {
 	s.told = make(chan struct{})
 	go func() {
 		defer close(s.told)
-		s.minted.Follow(ctx)
+		var all sync.WaitGroup
+		all.Go(func() { s.minted.Follow(ctx) })
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_ = s.lists.Leave(ctx) // what was left ends, and nothing is served of it
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Second):
+				}
+			}
+		})
+		all.Wait()
 	}()
 }
 

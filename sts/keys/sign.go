@@ -16,7 +16,7 @@ import (
 
 // Kinds of token that each set signs, by typ header (RFC 8725 section 3.11).
 var (
-	tokenTypes     = []string{"at+jwt", "JWT"}
+	tokenTypes     = []string{"at+jwt", "JWT", "statuslist+jwt"}
 	assertionTypes = []string{"JWT"}
 )
 

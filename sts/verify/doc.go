@@ -18,9 +18,13 @@
 //   - With [Config.Introspect], the deployment is asked as well (RFC 7662): within [Introspection.MaxAge] after the
 //     replica that answers has heard of it. Replicas hear within milliseconds; one that has heard nothing from the
 //     others for revocation.max_staleness (5 s by default) refuses to answer. No answer means no access: 503.
+//   - With [Config.Follow], the deployment tells of revocations as they happen: within a second, and by
+//     [Following.MaxStale] at the latest. Then the deployment is asked, if [Config.Introspect] is set, or nobody is let in.
+//   - With [Config.StatusList], a list is read in which each token has a bit (OAuth Token Status List): within ten
+//     seconds, for which a list may be kept.
 //
 // Refused, whoever signed: what is bound to a key (cnf), since no proof of that key is taken here; tokens of targets
 // with typ JWT; assertions of the deployment's second issuer; tokens that name an actor by another issuer's word.
 //
-// Specs: RFC 9068 section 4, RFC 6750 sections 2.1 and 3, RFC 7662, RFC 8725.
+// Specs: RFC 9068 section 4, RFC 6750 sections 2.1 and 3, RFC 7662, RFC 8725, draft-ietf-oauth-status-list-20.
 package verify

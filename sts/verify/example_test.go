@@ -31,6 +31,21 @@ func protect(issuer, bearerFile string, next http.Handler) (http.Handler, error)
 	return v.Middleware(v.RequireScope("read")(next)), nil
 }
 
+// follow lets requests through by what the feed has told, and introspects while it is silent.
+func follow(ctx context.Context, issuer string, bearer func(context.Context) (secret.Value, error)) (*verify.Verifier, error) {
+	v, err := verify.New(verify.Config{
+		Issuer:     issuer,
+		Audience:   "https://orders.prod.example/",
+		Algorithms: []string{"ES256"},
+		Follow:     &verify.Following{Bearer: bearer},
+		Introspect: verify.Introspect(bearer),
+	})
+	if err == nil {
+		go v.Follow(ctx)
+	}
+	return v, err
+}
+
 // listOrders knows who asks.
 func listOrders(w http.ResponseWriter, r *http.Request) {
 	token, ok := verify.FromContext(r.Context())

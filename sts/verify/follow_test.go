@@ -255,6 +255,11 @@ func TestSilentFeedFallsBackToIntrospection(t *testing.T) {
 	if _, err := v.Verify(t.Context(), p.mint(t, "checkout", "orders")); err != nil || asked.Load() != 0 {
 		t.Errorf("while the feed is heard: %v, %d questions", err, asked.Load())
 	}
+	shown, err := follow(t.Context(), p.issuer, func(context.Context) (secret.Value, error) { return secret.New(bearer), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, "the example hears", func() bool { _, _, heard := shown.Followed(); return !heard.IsZero() })
 	silent := newVerifier(t, verify.Config{Issuer: p.issuer, Audience: orders, Algorithms: []string{"ES256"},
 		Follow:     &verify.Following{Bearer: nobody},
 		Introspect: &verify.Introspection{Bearer: func(context.Context) (secret.Value, error) { asked.Add(1); return secret.New(bearer), nil }}})

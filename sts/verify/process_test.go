@@ -42,7 +42,8 @@ func startProcess(t *testing.T) *process {
 	for name, text := range map[string]string{
 		"secrets/kek": stage.KEK(), "c.jwks.json": p.platform.JWKS, "trust/prod.yaml": p.platform.Trust(p.issuer),
 		"targets/orders.yaml": "target: orders\nbroker: jwt\nresource: " + orders + "\nscopes: {read: {}}\nresource_servers: [\"spiffe://prod.example/c/gateway\"]\n",
-		"policy/policy.yaml": "rules:\n  - {name: orders, workloads: {trust_domain: prod.example, issuer: c, where: {sub: checkout}}, targets: [orders], scopes: [read]}\n" +
+		"targets/listed.yaml": "target: listed\nbroker: jwt\njwt: {status_list: true}\n",
+		"policy/policy.yaml": "rules:\n  - {name: listed, workloads: {trust_domain: prod.example, issuer: c, where: {sub: checkout}}, targets: [listed]}\n  - {name: orders, workloads: {trust_domain: prod.example, issuer: c, where: {sub: checkout}}, targets: [orders], scopes: [read]}\n" +
 			"  - {name: introspect, workloads: {trust_domain: prod.example, issuer: c, where: {sub: gateway}}, targets: [introspection]}\n",
 	} {
 		if err := stage.Write(filepath.Join(p.Dir, name), text); err != nil {

@@ -17,6 +17,8 @@ type Token struct {
 	expires                   time.Time
 	fingerprint               federation.Fingerprint
 	line                      revocation.Facts // what can be revoked of it
+	statusURI                 string           // of its status list, "" for none
+	statusIndex               int64
 }
 
 // Subject returns the workload that the token is about, by its id: spiffe://TRUST DOMAIN/ISSUER/PATH.
@@ -53,6 +55,8 @@ const (
 	ancestorsAttribute = "ancestors"
 	factsAttribute     = "facts"
 	positionAttribute  = "position"
+	statusURIName      = "status_uri"
+	statusIndexName    = "status_index"
 	scopesAttribute    = "scopes"
 	actorsAttribute    = "actors"
 )
@@ -77,6 +81,12 @@ type claims struct {
 		Position  string   `json:"position"`
 		Facts     []string `json:"facts"`
 	} `json:"sallyport"`
+	Status struct {
+		List struct {
+			Index int64  `json:"idx"`
+			URI   string `json:"uri"`
+		} `json:"status_list"`
+	} `json:"status"`
 }
 
 type actor struct {
@@ -92,6 +102,8 @@ func (profile) Schema() federation.Schema {
 		{Name: ancestorsAttribute, Type: federation.TypeStrings},
 		{Name: factsAttribute, Type: federation.TypeStrings},
 		{Name: positionAttribute, Type: federation.TypeString},
+		{Name: statusURIName, Type: federation.TypeString},
+		{Name: statusIndexName, Type: federation.TypeInt},
 		{Name: scopesAttribute, Type: federation.TypeStrings},
 		{Name: actorsAttribute, Type: federation.TypeStrings},
 	}
@@ -125,6 +137,8 @@ func (p profile) Name(c federation.Claims) (federation.Naming, error) {
 		ancestorsAttribute: federation.Strings(t.Lineage.Ancestors),
 		factsAttribute:     federation.Strings(t.Lineage.Facts),
 		positionAttribute:  federation.String(t.Lineage.Position),
+		statusURIName:      federation.String(t.Status.List.URI),
+		statusIndexName:    federation.Int(t.Status.List.Index),
 		scopesAttribute:    federation.Strings(strings.Fields(t.Scope)),
 		actorsAttribute:    federation.Strings(actors),
 	}}, nil
@@ -142,7 +156,8 @@ func tokenOf(w federation.Workload) Token {
 	}
 	line.Parts[0].Terms = append(line.Parts[0].Terms, revocation.Own(t.Issuer(), t.ID(), t.Fingerprint().String(), t.KeyID())...)
 	return Token{
-		line:    line,
+		line:      line,
+		statusURI: attribute[string](w, statusURIName), statusIndex: attribute[int64](w, statusIndexName),
 		subject: t.Subject(), lease: t.ID(), expires: t.Expires(), audiences: t.Audiences(), fingerprint: t.Fingerprint(),
 		family: attribute[string](w, familyAttribute),
 		scopes: attribute[[]string](w, scopesAttribute),

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/fetch"
 	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/statuslist"
 )
 
 // Bounds of [Config.Skew].
@@ -52,6 +53,10 @@ type Config struct {
 	// follows.
 	Follow *Following
 
+	// StatusList makes the verifier read the status list in which each token has its place (OAuth Token Status List): for
+	// targets with `jwt: {status_list: true}`. A token without a place is refused. Default: no list is read.
+	StatusList bool
+
 	// Refused is told of each request that [Verifier.Middleware] or [Verifier.RequireScope] refuses, and why, for logs and
 	// metrics. It may be called concurrently. Default: nobody is told.
 	Refused func(r *http.Request, why error)
@@ -64,8 +69,9 @@ type Config struct {
 type Verifier struct {
 	trust   *federation.Trust
 	keys    *federation.KeyCache
-	live    *live // nil: nobody is asked
-	feed    *feed // nil: nobody follows
+	live    *live  // nil: nobody is asked
+	feed    *feed  // nil: nobody follows
+	lists   *lists // nil: no list is read
 	refused func(*http.Request, error)
 	now     func() time.Time
 }
@@ -123,6 +129,12 @@ func (v *Verifier) believe(c Config, network fetch.Network) error {
 		return problems(err)
 	}
 	v.trust = trust.Caching()
+	if c.StatusList {
+		v.lists = &lists{
+			prefix: c.Issuer + statuslist.Path, network: network, keys: source, algorithms: algorithms, skew: cmp.Or(c.Skew, DefaultSkew), now: v.now,
+			kept: map[string]keptList{},
+		}
+	}
 	return nil
 }
 
@@ -183,6 +195,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 		return Token{}, reasonOf(err)
 	}
 	t := tokenOf(w)
+	if v.lists != nil {
+		if err := v.lists.check(ctx, t); err != nil {
+			return Token{}, err
+		}
+	}
 	if v.feed != nil {
 		if v.feed.dead(t) {
 			return Token{}, ErrInactive

@@ -31,6 +31,7 @@ var layers = []struct {
 	{"sts/audit", nil},
 	{"sts/limit", nil},
 	{"sts/revocation", nil},
+	{"sts/statuslist", []string{"sts/revocation"}},
 	{"sts/minted", []string{"federation", "federation/secret", "federation/fetch"}},
 	{"sts/replay", nil},
 	{"sts/metrics", []string{"federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation"}},
@@ -39,11 +40,11 @@ var layers = []struct {
 	{"sts/store/storetest", []string{"sts/minted", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/store/redis/redistest", []string{"test/ports"}},
 	{"sts/store/*", []string{"sts/minted", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
-	{"sts/rehearsal", []string{"sts/minted", "sts/operator", "sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
-	{"sts/verify", []string{"sts/revocation", "federation", "federation/secret", "federation/fetch"}}, // for resource servers: of the server, how it decides what is dead
+	{"sts/rehearsal", []string{"sts/statuslist", "sts/minted", "sts/operator", "sts/config", "sts/limit", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
+	{"sts/verify", []string{"sts/statuslist", "sts/revocation", "federation", "federation/secret", "federation/fetch"}}, // for resource servers: of the server, how it decides what is dead
 	{"sts/operator", []string{"sts/revocation", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/config", []string{"sts/minted", "sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/store/redis", "sts/revocation", "sts/replay", "sts/keys", "sts/lease"}},
-	{"sts", []string{"sts/minted", "sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
+	{"sts", []string{"sts/statuslist", "sts/minted", "sts/operator", "sts/limit", "brokers", "federation/policy", "federation", "federation/secret", "federation/fetch", "sts/audit", "sts/revocation", "sts/replay", "sts/lease", "sts/keys", "sts/store"}},
 	{"cmd/*", []string{"*"}},
 	{"test/*", []string{"*"}},
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/sts/store/redis/redistest"
 	"github.com/sallyport-sts/sallyport/test/ports"
+	"github.com/sallyport-sts/sallyport/test/stage"
 )
 
 const (
@@ -158,7 +159,7 @@ func prepare(ctx context.Context, s *server, conns int, warm time.Duration) erro
 	}
 	s.stop()
 	if s.revocations > 0 {
-		if err := revoke(ctx, s.dir, s.revocations); err != nil {
+		if err := stage.FillRevocations(ctx, s.dir, s.revocations); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // The items that docs/standards.md answers. What is missing between them is about things that are not built.
-var standardsItems = []struct{ part, first, last int }{{1, 1, 53}, {2, 1, 36}, {2, 44, 65}, {2, 70, 70}, {2, 80, 80}, {4, 1, 33}}
+var standardsItems = []struct{ part, first, last int }{{1, 1, 53}, {2, 1, 36}, {2, 44, 65}, {2, 70, 70}, {2, 80, 80}, {3, 17, 21}, {4, 1, 33}}
 
 var (
 	standardsRow = regexp.MustCompile(`(?m)^\| (\d+\.\d+) \|(.*)\|(.*)\|(.*)\|$`)
@@ -56,7 +56,7 @@ func TestEveryItemOfTheStandardsIsAnswered(t *testing.T) {
 		t.Errorf("%d items are cited in tests; the test looks at nothing", len(cited))
 	} else {
 		for item, file := range cited {
-			if part, _, _ := strings.Cut(item, "."); (part == "1" || part == "2" || part == "4") && !want[item] {
+			if part, _, _ := strings.Cut(item, "."); (part == "1" || part == "2" || part == "3" || part == "4") && !want[item] {
 				t.Errorf("%s cites standards %s, which docs/standards.md does not have", file, item)
 			}
 		}

@@ -158,7 +158,7 @@ func newCluster(c Config, u *url.URL) (redis.UniversalClient, error) {
 	}
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, commandTimeout, commandTimeout, commandTimeout
 	o.ContextTimeoutEnabled, o.PoolSize, o.MaxRetries, o.DialerRetries, o.Protocol, o.DisableIdentity = true, poolSize, 1, 1, 2, true
-	o.ReadOnly, o.RouteByLatency, o.RouteRandomly = false, false, false // a replica may not have what was confirmed
+	o.ReadOnly, o.RouteByLatency, o.RouteRandomly = false, false, false        // a replica may not have what was confirmed
 	o.ClusterStateReloadInterval, o.DisableRoutingPolicies = time.Second, true // who took over is found within a beat or two
 	return redis.NewClusterClient(o), nil
 }

@@ -24,7 +24,7 @@ type Server struct {
 	URL      string // with the password
 	Address  string // HOST:PORT of a node, see [StartNode]
 	Password string
-	CAFile   string // of who signs its certificate; "" without TLS
+	CAFile   string        // of who signs its certificate; "" without TLS
 	Client   *redis.Client // of the test
 	dir      string
 	cmd      *exec.Cmd

@@ -1,4 +1,4 @@
-package main
+package stage
 
 import (
 	"context"
@@ -22,9 +22,9 @@ import (
 // fillBatch is how many revocations one sync of the filling covers.
 const fillBatch = 10_000
 
-// revoke puts n revocations into the store of a server that has been started once and does not run, as if so many
+// FillRevocations puts n revocations into the store of a server that has been started once and does not run, as if so many
 // tokens had been killed in the last minutes: nothing that is presented later is one of them, or descends from one.
-func revoke(ctx context.Context, dir string, n int) error {
+func FillRevocations(ctx context.Context, dir string, n int) error {
 	data := filepath.Join(dir, "data")
 	text, err := os.ReadFile(filepath.Join(dir, "secrets", "kek"))
 	if err != nil {
