@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-chi/chi/v5"
-
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
@@ -142,33 +140,6 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 	x.execute(w, r, sel, ask, by.Name)
 }
 
-// drill revokes a family that nothing is of, as it would be in earnest, and says when every replica had applied it, beside
-// what would have died. It is on record as what it is.
-func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevocation, out AdminRevoked) {
-	by := caller(r).Name
-	e := x.open(Request{Remote: remote(r)})
-	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, because(ask)
-	nothing := revocation.Selector{revocation.KeyFamily + "=" + x.newID()}
-	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{
-		Selector: nothing, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(time.Minute), Why: e.rec.Reason, By: by,
-	})
-	if err != nil {
-		e.refuse(r.Context(), err)
-		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the drill has found something: a revocation would not be durable everywhere it has to be now"})
-		return
-	}
-	durable := time.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(cmp.Or(ask.Wait, 5))*time.Second)
-	defer cancel()
-	out.ID, out.Action, out.Position = e.decision, "drill", position.String()
-	out.Applied = x.applied(ctx, position, durable)
-	recorded := out
-	recorded.Selector = nothing
-	e.selected(recorded, position, nil)
-	_ = e.append(r.Context())
-	writeJSON(w, http.StatusOK, e.decision, out)
-}
-
 // execute revokes or locks what was checked and allowed.
 func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, by string) {
 	e := x.open(Request{Remote: remote(r)})
@@ -264,48 +235,6 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	out.Position, out.Applied = position.String(), applied
 	out.Counts, out.Receipts = told(receipts)
 	return out, nil
-}
-
-// serveProgress answers GET /admin/v1/revocations/{id}?position=EPOCH.N: how far a revocation has come since it was
-// answered.
-func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
-	id := chi.URLParam(r, "id")
-	p, err := revocation.ParsePosition(r.URL.Query().Get("position"))
-	if err != nil || !decisionID(id) {
-		writeJSON(w, http.StatusBadRequest, "", adminError{"ask for /revocations/ID?position=EPOCH.N, as the revocation was answered"})
-		return
-	}
-	by := caller(r)
-	out := AdminRevoked{ID: id, Action: "revoke", Position: p.String(), Counts: map[string]int{}}
-	list, err := x.revocations.Replicas(r.Context())
-	for _, one := range list {
-		out.Applied = append(out.Applied, AdminApplied{Replica: one.Name, Applied: !p.After(one.At), Serves: one.Serves, Silent: one.Silent.Seconds()})
-	}
-	if err == nil && x.leases != nil {
-		err = x.leases.Store.Each(r.Context(), func(l lease.Lease) error {
-			if l.Why != id || !by.Sees(operator.Look, x.of(l)) {
-				return nil
-			}
-			rec := AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: lease.Pending, Reason: l.Fault}
-			if l.Dies != "" {
-				state, reason, _ := strings.Cut(l.Dies, ": ")
-				rec.State, rec.Reason = state, reason
-				if state != brokers.Stays.String() {
-					rec.At = l.Due
-				}
-			}
-			out.Counts[rec.State]++
-			if len(out.Receipts) < maxReceipts {
-				out.Receipts = append(out.Receipts, rec)
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the ledger of leases or the shared store cannot be read; see the server's log"})
-		return
-	}
-	writeJSON(w, http.StatusOK, "", out)
 }
 
 // of says of which trust domains a lease is: those of whoever had a hand in it, and of what it descends from.

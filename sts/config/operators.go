@@ -3,12 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
@@ -48,15 +45,7 @@ type peopleEntry struct {
 
 // operators checks operators.yaml.
 func (l *loader) operators(d *document) {
-	types := l.kinds.Issuers.Types()
-	blocks := make(map[int]block)
-	root := d.mapItems("people", func(i int, item *yaml.Node) *yaml.Node {
-		path := index("people", i)
-		item = l.platformEntry(d, item, path)
-		rest, b := d.detach(item, path, "type", reflect.TypeFor[issuerEntry](), types)
-		blocks[i] = b
-		return rest
-	})
+	root, blocks := l.issuerEntries(d, "people")
 	var f operatorsFile
 	d.decode(root, "", &f, true)
 	out := &l.set.Operators

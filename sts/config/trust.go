@@ -40,15 +40,7 @@ type issuerEntry struct {
 
 // trust checks one trust file and adds its issuers to the set.
 func (l *loader) trust(d *document) {
-	types := l.kinds.Issuers.Types()
-	blocks := make(map[int]block)
-	root := d.mapItems("issuers", func(i int, item *yaml.Node) *yaml.Node {
-		path := index("issuers", i)
-		item = l.platformEntry(d, item, path)
-		rest, b := d.detach(item, path, "type", reflect.TypeFor[issuerEntry](), types)
-		blocks[i] = b
-		return rest
-	})
+	root, blocks := l.issuerEntries(d, "issuers")
 	var f trustFile
 	d.decode(root, "", &f, true)
 	if f.TrustDomain == "" || !d.ok("trust_domain") || !d.shaped("issuers", len(f.Issuers)) {
@@ -77,6 +69,20 @@ func (l *loader) trust(d *document) {
 		}
 		l.issuer(d, path, f.TrustDomain, e, blocks[i])
 	}
+}
+
+// issuerEntries takes the blocks of platforms out of the issuers in a list, by their places there.
+func (l *loader) issuerEntries(d *document, key string) (*yaml.Node, map[int]block) {
+	types := l.kinds.Issuers.Types()
+	blocks := make(map[int]block)
+	root := d.mapItems(key, func(i int, item *yaml.Node) *yaml.Node {
+		path := index(key, i)
+		item = l.platformEntry(d, item, path)
+		rest, b := d.detach(item, path, "type", reflect.TypeFor[issuerEntry](), types)
+		blocks[i] = b
+		return rest
+	})
+	return root, blocks
 }
 
 func (l *loader) trustDomain(d *document, name string) {
