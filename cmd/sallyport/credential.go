@@ -113,6 +113,8 @@ func writeEnv(w io.Writer, out credential, l login) error {
 		set = [][2]string{{"REDIS_URL", u.String()}, {"REDISCLI_AUTH", l.Password}}
 	case "vault-token", "vault-wrapping-token":
 		set = [][2]string{{"VAULT_TOKEN", out.AccessToken}}
+	case "github-installation-token":
+		set = [][2]string{{"GH_TOKEN", out.AccessToken}, {"GITHUB_TOKEN", out.AccessToken}}
 	default:
 		set = [][2]string{{"SALLYPORT_TOKEN", out.AccessToken}}
 	}

@@ -94,6 +94,7 @@ func TestEnvironmentIsDataToAShell(t *testing.T) {
 		"postgresql": {answerOf(t, "postgresql", map[string]any{"host": "h", "port": 1, "database": "d", "user": "u", "password": hard, "sslmode": "require", "sslrootcert": "/ca"}), `$PGHOST/$PGPORT/$PGDATABASE/$PGUSER/$PGPASSWORD/$PGSSLMODE$PGSSLROOTCERT`, "h/1/d/u/" + hard + "/require/ca"},
 		"redis":      {answerOf(t, "redis", map[string]any{"urls": []string{"rediss://h:6379"}, "user": "u", "password": "p@/w"}), `$REDIS_URL/$REDISCLI_AUTH`, "rediss://u:p%40%2Fw@h:6379/p@/w"},
 		"vault":      {credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: "hvs." + hard, IssuedTokenType: brokers.TypePrefix + "vault-token", TokenType: "Bearer"}}, `$VAULT_TOKEN`, "hvs." + hard},
+		"github":     {credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: "ghs_x.y", IssuedTokenType: brokers.TypePrefix + "github-installation-token", TokenType: "Bearer"}}, `$GH_TOKEN/$GITHUB_TOKEN`, "ghs_x.y/ghs_x.y"},
 		"a JWT":      {credential{TokenExchangeResponse: &oidc.TokenExchangeResponse{AccessToken: "a.b.c", IssuedTokenType: oidc.AccessTokenType, TokenType: "Bearer"}}, `$SALLYPORT_TOKEN`, "a.b.c"},
 	} {
 		dir := t.TempDir()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/sallyport-sts/sallyport/brokers"
+	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/mysql"
@@ -28,6 +29,7 @@ func kinds() (config.Kinds, error) {
 		return config.Kinds{}, err
 	}
 	bs, err := brokers.NewSet(
+		githubbroker.Kind(),
 		jwt.Kind(),
 		kubernetesbroker.Kind(),
 		mysql.Kind(),

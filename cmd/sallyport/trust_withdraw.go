@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
@@ -62,6 +63,8 @@ func withdrawal(set *config.Set, dir string) string {
 			text = vault.Withdraw(*s)
 		case *kubernetesbroker.Settings:
 			text = kubernetesbroker.Withdraw(*s, issuer, t.Policy.Name, dir)
+		case *githubbroker.Settings: // believes its App's key, not ours
+			text = fmt.Sprintf("# A thief of this host may have the App's key %s: make a new one in the App's settings and delete the old one;\n# or suspend the installation: gh api -X PUT /app/installations/%d/suspended\n", s.App, s.Installation)
 		case *jwt.Settings:
 			if t.Policy.Name == sts.IntrospectionTarget {
 				continue

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/mysql"
@@ -55,7 +56,7 @@ func kindsOf(t testing.TB, kinds ...issuers.Kind) config.Kinds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

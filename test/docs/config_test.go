@@ -17,6 +17,8 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
+	"github.com/sallyport-sts/sallyport/brokers/github/githubtest"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
 	"github.com/sallyport-sts/sallyport/brokers/mysql"
@@ -59,6 +61,7 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	files["secrets/kek.sealed"] = "vault:v1:bm90IHNob3du"
 	files["secrets/vault.jwt"] = "e30.e30.not-shown"
 	files["secrets/orders-mysql-dsn"] = "sallyport:not-shown@tcp(orders.db.internal:3306)/?tls=true"
+	files["secrets/github-app.pem"] = githubtest.New(t).PEM
 	files["tls.crt"], files["tls.key"] = certificate(t)
 	files["operators-ca.crt"] = files["tls.crt"]
 	for name, text := range files {
@@ -74,7 +77,7 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

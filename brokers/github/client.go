@@ -1,0 +1,228 @@
+package github
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+)
+
+// Limits of one request.
+const (
+	connectTimeout = 3 * time.Second
+	requestTimeout = 10 * time.Second
+	maxHeader      = 64 << 10 // bytes
+	maxAnswer      = 4 << 20  // bytes: five hundred repositories, each described at length
+
+	// The App's JWT (RS256): it begins a minute back, for clocks, and lives less than the ten minutes that GitHub allows.
+	jwtBack = time.Minute
+	jwtLife = 9 * time.Minute
+)
+
+// api is GitHub's, or that of an Enterprise Server. Nothing else is contacted: no redirect is followed, and no proxy is taken
+// from the environment.
+type api struct {
+	base string // without a slash at its end
+	http *http.Client
+}
+
+func newAPI(t brokers.Target, s Settings) (*api, error) {
+	base, err := parseAPI(s.API)
+	if err != nil {
+		return nil, fmt.Errorf("github broker of target %s: api %w", t.Name, err)
+	}
+	roots, err := authorities(t, s)
+	if err != nil {
+		return nil, fmt.Errorf("github broker of target %s: %w", t.Name, err)
+	}
+	return &api{base: base, http: &http.Client{
+		Timeout: requestTimeout,
+		Transport: &http.Transport{
+			Proxy:                  nil,
+			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			TLSHandshakeTimeout:    connectTimeout,
+			DisableCompression:     true,
+			DisableKeepAlives:      true, // a token of ours is no reason to keep a connection
+			MaxResponseHeaderBytes: maxHeader,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// authorities returns who may sign the API's certificate; nil is whom the system trusts.
+func authorities(t brokers.Target, s Settings) (*x509.CertPool, error) {
+	if s.CAFile == "" {
+		return nil, nil
+	}
+	path := s.CAFile
+	if t.Path != nil {
+		path = t.Path(path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("ca_file has no PEM certificate")
+	}
+	return pool, nil
+}
+
+// parseKey reads the App's key. Its errors do not repeat it.
+func parseKey(text secret.Value) (*rsa.PrivateKey, error) {
+	block, _ := pem.Decode([]byte(text.Reveal()))
+	if block == nil {
+		return nil, errors.New("it is no PEM; put the file there that GitHub gave, as it is")
+	}
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		rsaKey, ok := parsed.(*rsa.PrivateKey)
+		if err != nil || !ok {
+			return nil, errors.New("it is no RSA private key")
+		}
+		key = rsaKey
+	}
+	if key.N.BitLen() < 2048 {
+		return nil, fmt.Errorf("it is an RSA key of %d bits; GitHub's have 2048", key.N.BitLen())
+	}
+	return key, nil
+}
+
+// login signs the App's JWT.
+func (b *Broker) login() (string, error) {
+	text, err := b.key()
+	if err != nil {
+		return "", fmt.Errorf("%w: the App's key cannot be read", brokers.ErrMisconfigured)
+	}
+	key, err := parseKey(text)
+	if err != nil {
+		return "", fmt.Errorf("%w: the App's key: %w", brokers.ErrMisconfigured, err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", fmt.Errorf("%w: the App's key does not sign", brokers.ErrMisconfigured)
+	}
+	now := b.now()
+	payload, err := json.Marshal(map[string]any{"iss": b.app, "iat": now.Add(-jwtBack).Unix(), "exp": now.Add(jwtLife).Unix()})
+	if err != nil {
+		return "", err
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("%w: the App's key does not sign", brokers.ErrMisconfigured)
+	}
+	return jws.CompactSerialize()
+}
+
+// Errors of calls. None of them repeats what the server said: it answers to requests that carry a token.
+var (
+	errNotSent  = errors.New("the API could not be reached")
+	errNoAnswer = errors.New("the API did not answer")
+)
+
+// statusError is an answer that is not the one that was expected.
+type statusError struct {
+	code    int
+	limited bool // because of a rate limit
+}
+
+func (e *statusError) Error() string {
+	if e.limited {
+		return fmt.Sprintf("the API answers %d: too many requests", e.code)
+	}
+	return fmt.Sprintf("the API answers %d", e.code)
+}
+
+// call sends one request with a bearer, in as its body when it is not nil, and returns the body of the answer if its code is
+// want.
+func (a *api) call(ctx context.Context, method, path, bearer string, in any, want int) ([]byte, error) {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errNotSent, err)
+		}
+		body = bytes.NewReader(data)
+	}
+	var sent atomic.Bool // once there is a connection, the request may have been read
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	req, err := http.NewRequestWithContext(ctx, method, a.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	req.Header.Set("Accept", "application/vnd.github+json")
+	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
+	req.Header.Set("User-Agent", "sallyport")
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := a.http.Do(req)
+	switch {
+	case err != nil && !sent.Load():
+		return nil, fmt.Errorf("%w: %w", errNotSent, bare(err))
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case res.StatusCode != want:
+		limited := res.StatusCode == http.StatusTooManyRequests ||
+			res.StatusCode == http.StatusForbidden && (res.Header.Get("X-Ratelimit-Remaining") == "0" || res.Header.Get("Retry-After") != "")
+		return nil, &statusError{res.StatusCode, limited}
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
+	case len(text) > maxAnswer:
+		return nil, fmt.Errorf("%w: its answer is longer than %d bytes", errNoAnswer, maxAnswer)
+	}
+	return text, nil
+}
+
+// bare drops the URL, which the target's file says already, from what net/http says.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// classOf returns what the error of a mint means to callers of brokers. It is ErrUncertain unless it proves that nothing was
+// made.
+func classOf(err error) error {
+	var s *statusError
+	switch {
+	case errors.Is(err, errNotSent):
+		return brokers.ErrUnavailable
+	case !errors.As(err, &s):
+		return brokers.ErrUncertain
+	case s.limited:
+		return brokers.ErrUnavailable
+	case s.code >= 300 && s.code < 500:
+		return brokers.ErrMisconfigured // our key, the installation, a permission or repository that it does not have
+	default:
+		return brokers.ErrUncertain // 5xx: a proxy that lost the answer says the same
+	}
+}
