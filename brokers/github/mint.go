@@ -46,7 +46,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	text, err := b.api.call(ctx, http.MethodPost, b.path, login, request{asked.Repositories, asked.Permissions}, http.StatusCreated)
+	text, err := b.api.call(ctx, http.MethodPost, b.path, login, request(asked), http.StatusCreated)
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("%w: %w", classOf(err), err)
 	}

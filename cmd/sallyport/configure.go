@@ -122,7 +122,7 @@ func newSchema() *cobra.Command {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			for _, name := range []string{"sallyport", "trust", "target", "policy", "cases"} {
+			for _, name := range slices.Sorted(maps.Keys(schemas)) {
 				path := filepath.Join(args[0], name+".json")
 				if err := os.WriteFile(path, schemas[name], 0o644); err != nil {
 					return err
