@@ -49,7 +49,8 @@ staticcheck:
 	go tool -modfile=test/tools/go.mod staticcheck ./...
 
 generated: ## generated files are what the code says
-	@for mod in $$(git ls-files '*go.mod'); do (set -x; go -C $$(dirname $$mod) mod tidy -diff) || exit 1; done
+	go mod tidy -diff
+	@for mod in $$(git grep -l 'sallyport => ' -- '*go.mod'); do (set -x; go -C $$(dirname $$mod) mod tidy -diff) || exit 1; done
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; go run ./cmd/sallyport schema "$$tmp" >/dev/null; diff -r "$$tmp" deploy/schema || { echo "run: make schema"; exit 1; }
 
 schema: ## write deploy/schema from the Go types
