@@ -31,6 +31,12 @@ type login struct {
 	SSLRoot  string   `json:"sslrootcert"`
 	MySQLSSL string   `json:"ssl_mode"`
 	MySQLCA  string   `json:"ssl_ca"`
+
+	AccessKey    string    `json:"AccessKeyId"`
+	SecretKey    string    `json:"SecretAccessKey"`
+	SessionToken string    `json:"SessionToken"`
+	Expiration   time.Time `json:"Expiration"`
+	Region       string    `json:"Region"`
 }
 
 // forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any.
@@ -50,6 +56,7 @@ var forms = []struct {
 	{"pgservice", []string{"postgresql"}, writePgservice},
 	{"mysql", []string{"mysql"}, writeMySQL},
 	{"kubectl", []string{"kubernetes-token", string(oidc.AccessTokenType), string(oidc.JWTTokenType)}, writeExec},
+	{"aws", []string{"aws-session"}, writeProcess},
 	{"gcp", []string{string(oidc.AccessTokenType), string(oidc.JWTTokenType), string(oidc.IDTokenType)}, writeExecutable},
 }
 
@@ -111,6 +118,8 @@ func writeEnv(w io.Writer, out credential, l login) error {
 		}
 		u.User = url.UserPassword(l.User, l.Password)
 		set = [][2]string{{"REDIS_URL", u.String()}, {"REDISCLI_AUTH", l.Password}}
+	case "aws-session":
+		set = [][2]string{{"AWS_ACCESS_KEY_ID", l.AccessKey}, {"AWS_SECRET_ACCESS_KEY", l.SecretKey}, {"AWS_SESSION_TOKEN", l.SessionToken}, {"AWS_REGION", l.Region}}
 	case "vault-token", "vault-wrapping-token":
 		set = [][2]string{{"VAULT_TOKEN", out.AccessToken}}
 	case "github-installation-token":
@@ -155,6 +164,17 @@ func writePgservice(w io.Writer, _ credential, l login) error {
 	}
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// writeProcess writes what the AWS SDKs and CLI read from a credential_process. Without Expiration they would never ask again.
+func writeProcess(w io.Writer, _ credential, l login) error {
+	return writeJSON(w, struct {
+		Version      int
+		AccessKeyID  string `json:"AccessKeyId"`
+		SecretKey    string `json:"SecretAccessKey"`
+		SessionToken string
+		Expiration   time.Time
+	}{1, l.AccessKey, l.SecretKey, l.SessionToken, l.Expiration}, "")
 }
 
 // executable is what Google's libraries read from an executable (credential_source.executable of external_account).

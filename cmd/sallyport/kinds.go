@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/sallyport-sts/sallyport/brokers"
+	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
@@ -29,6 +30,7 @@ func kinds() (config.Kinds, error) {
 		return config.Kinds{}, err
 	}
 	bs, err := brokers.NewSet(
+		awsbroker.Kind(),
 		githubbroker.Kind(),
 		jwt.Kind(),
 		kubernetesbroker.Kind(),

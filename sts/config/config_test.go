@@ -13,6 +13,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
@@ -56,7 +57,7 @@ func kindsOf(t testing.TB, kinds ...issuers.Kind) config.Kinds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(awsbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

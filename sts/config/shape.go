@@ -98,6 +98,14 @@ func (d *document) shape(n *yaml.Node, t reflect.Type, path string, required boo
 				d.place(n, path, "%s lists nothing; an empty list does not mean all: fill it, or leave the key out", last(path))
 			}
 		}
+	case reflect.Interface: // a document of others, such as a policy of theirs: any shape, but no missing values
+		for i, c := range n.Content {
+			if n.Kind == yaml.SequenceNode {
+				d.shape(c, t, index(path, i), required)
+			} else if i%2 == 1 {
+				d.shape(c, t, join(path, n.Content[i-1].Value), required)
+			}
+		}
 	default:
 		d.scalar(n, t.Kind(), path)
 	}

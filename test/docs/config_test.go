@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/github/githubtest"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
@@ -77,7 +78,7 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(awsbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,191 @@
+// Package awstest is a FAKE of one action of AWS STS: AssumeRoleWithWebIdentity. It is no AWS: it holds requests to what the
+// published documentation says (version 2011-06-15), answers in its XML, and refuses with its codes.
+package awstest
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// What the fake trusts.
+const (
+	Role     = "arn:aws:iam::123456789012:role/paths/are/left/out/orders"
+	Session  = "arn:aws:sts::123456789012:assumed-role/orders/"
+	Audience = "sts.amazonaws.com"
+)
+
+// Server is the fake.
+type Server struct {
+	URL     string
+	Issuer  string // of our assertions
+	Subject string // that the role trusts
+
+	verify func(*jose.JSONWebSignature) ([]byte, error)
+	mu     sync.Mutex
+	asked  []url.Values
+	before func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	change func(answer string) string
+}
+
+// New runs a server until the test ends. verify checks the signature of an assertion by the issuer's keys.
+func New(t testing.TB, issuer, subject string, verify func(*jose.JSONWebSignature) ([]byte, error)) *Server {
+	t.Helper()
+	s := &Server{Issuer: issuer, Subject: subject, verify: verify}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.URL = server.URL
+	return s
+}
+
+// Before lets a test answer in the server's place.
+func (s *Server) Before(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = f
+}
+
+// Change lets a test change what is answered.
+func (s *Server) Change(f func(string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.change = f
+}
+
+// Asked returns the last request.
+func (s *Server) Asked() url.Values {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.asked) == 0 {
+		return nil
+	}
+	return s.asked[len(s.asked)-1]
+}
+
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>0f</RequestId></ErrorResponse>`, code, message)
+}
+
+var (
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	tag         = regexp.MustCompile(`^[\w .:/=+@-]{1,256}$`)
+)
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	before, change := s.before, s.change
+	s.mu.Unlock()
+	if before != nil && before(w, r) {
+		return
+	}
+	if r.Method != http.MethodPost || r.ParseForm() != nil || r.Header.Get("Authorization") != "" {
+		refuse(w, 400, "ValidationError", "the action is unsigned, and a form")
+		return
+	}
+	f := r.PostForm
+	s.mu.Lock()
+	s.asked = append(s.asked, f)
+	s.mu.Unlock()
+	seconds, err := strconv.Atoi(f.Get("DurationSeconds"))
+	switch {
+	case f.Get("Action") != "AssumeRoleWithWebIdentity" || f.Get("Version") != "2011-06-15":
+		refuse(w, 400, "InvalidAction", "no such action")
+		return
+	case err != nil || seconds < 900 || seconds > 43200:
+		refuse(w, 400, "ValidationError", "DurationSeconds is outside 900 to 43200")
+		return
+	case !sessionName.MatchString(f.Get("RoleSessionName")):
+		refuse(w, 400, "ValidationError", "RoleSessionName")
+		return
+	case len(f.Get("Policy")) > 2048 || f.Has("Policy") && !json.Valid([]byte(f.Get("Policy"))):
+		refuse(w, 400, "MalformedPolicyDocument", "Policy")
+		return
+	case f.Has("PolicyArns.member.11.arn"):
+		refuse(w, 400, "ValidationError", "PolicyArns")
+		return
+	case f.Get("RoleArn") != Role:
+		refuse(w, 403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+		return
+	}
+	for key := range f {
+		if strings.HasPrefix(key, "Tags.") || key == "SourceIdentity" {
+			refuse(w, 400, "ValidationError", "there is no such parameter of this action")
+			return
+		}
+	}
+	source, code, message := s.identity(f.Get("WebIdentityToken"))
+	if code != "" {
+		status := 400
+		if code == "AccessDenied" || code == "IDPRejectedClaim" {
+			status = 403
+		}
+		refuse(w, status, code, message)
+		return
+	}
+	answer := fmt.Sprintf(`<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>`+
+		`<Credentials><AccessKeyId>ASIA%s</AccessKeyId><SecretAccessKey>%s/+</SecretAccessKey><SessionToken>%s==</SessionToken><Expiration>%s</Expiration></Credentials>`+
+		`<AssumedRoleUser><Arn>%s%s</Arn><AssumedRoleId>AROA1:%s</AssumedRoleId></AssumedRoleUser><Audience>%s</Audience><Provider>%s</Provider>`+
+		`<SubjectFromWebIdentityToken>%s</SubjectFromWebIdentityToken><SourceIdentity>%s</SourceIdentity></AssumeRoleWithWebIdentityResult>`+
+		`<ResponseMetadata><RequestId>0f</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>`,
+		rand.Text()[:16], rand.Text()+rand.Text()[:12], strings.Repeat(rand.Text(), 20), time.Now().Add(time.Duration(seconds)*time.Second).UTC().Format(time.RFC3339),
+		Session, f.Get("RoleSessionName"), f.Get("RoleSessionName"), Audience, s.Issuer, s.Subject, source)
+	if change != nil {
+		answer = change(answer)
+	}
+	w.Header().Set("Content-Type", "text/xml")
+	_, _ = w.Write([]byte(answer))
+}
+
+// identity verifies an assertion as AWS does.
+func (s *Server) identity(raw string) (source, code, message string) {
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
+	if err != nil || len(raw) > 20000 {
+		return "", "InvalidIdentityToken", "no JWT"
+	}
+	payload, err := s.verify(jws)
+	if err != nil {
+		return "", "InvalidIdentityToken", "the signature does not verify"
+	}
+	var c struct {
+		Iss, Sub string
+		Aud      any
+		Azp      string
+		Exp, Iat int64
+		Tags     struct {
+			Principal  map[string][]string `json:"principal_tags"`
+			Transitive []string            `json:"transitive_tag_keys"`
+		} `json:"https://aws.amazon.com/tags"`
+		Source string `json:"https://aws.amazon.com/source_identity"`
+	}
+	now := time.Now().Unix()
+	switch {
+	case json.Unmarshal(payload, &c) != nil || c.Iss != s.Issuer || c.Aud != Audience || c.Azp != "":
+		return "", "InvalidIdentityToken", "iss or aud"
+	case c.Exp <= now || c.Iat > now+5:
+		return "", "ExpiredTokenException", "exp"
+	case c.Sub != s.Subject:
+		return "", "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+	case c.Source != "" && !sessionName.MatchString(c.Source), len(c.Tags.Principal) > 50:
+		return "", "IDPRejectedClaim", "source identity or tags"
+	}
+	for k, v := range c.Tags.Principal {
+		if len(v) != 1 || len(k) > 128 || strings.HasPrefix(strings.ToLower(k), "aws:") || !tag.MatchString(k) || !tag.MatchString(v[0]) {
+			return "", "IDPRejectedClaim", "a tag"
+		}
+	}
+	return c.Source, "", ""
+}

@@ -1,0 +1,85 @@
+package aws
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+)
+
+func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Problem {
+	var out []brokers.Problem
+	bad := func(path, format string, args ...any) {
+		out = append(out, brokers.Problem{Path: path, Message: fmt.Sprintf(format, args...)})
+	}
+	if _, err := parseRole(s); err != nil {
+		bad("role", "role %q %s", s.Role, err)
+	}
+	switch {
+	case !region.MatchString(s.Region):
+		bad("region", "region %q is none; write for instance eu-west-1", s.Region)
+	default:
+		if _, err := parseEndpoint(s); err != nil {
+			bad("endpoint", "endpoint %q %s", s.Endpoint, err)
+		}
+	}
+	if s.Audience != "" && !isWord(s.Audience) {
+		bad("audience", "audience %q is not 1 to 255 printable ASCII characters without spaces", s.Audience)
+	}
+	if s.Algorithm != "" && t.Signing != nil && !slices.Contains(t.Signing, s.Algorithm) {
+		bad("algorithm", "algorithm %q is not one of signing.algorithms (%s); add it there, or choose one of them", s.Algorithm, strings.Join(t.Signing, ", "))
+	}
+	if s.Compatible && s.Endpoint == "" {
+		bad("compatible", "compatible: true is for another endpoint than AWS; name it, or leave compatible out: session tags and source identity say for whom a session is")
+	}
+	if _, err := authorities(t, s); err != nil {
+		bad("ca_file", "%s; it takes PEM certificates", err)
+	}
+	if len(scopes) == 0 {
+		bad("scopes.", "the target has no scopes, and it is they that bound the session; add scopes: {NAME: {policy: ...}}, or {NAME: {whole_role: true}}")
+	}
+	for _, name := range slices.Sorted(maps.Keys(scopes)) {
+		out = append(out, checkScope("scopes."+name, scopes[name])...)
+	}
+	return out
+}
+
+func checkScope(path string, s Scope) []brokers.Problem {
+	var out []brokers.Problem
+	bad := func(at, format string, args ...any) {
+		out = append(out, brokers.Problem{Path: path + at, Message: fmt.Sprintf(format, args...)})
+	}
+	bounded := len(s.Policy) > 0 || len(s.ARNs) > 0
+	switch {
+	case s.All && bounded:
+		bad(".whole_role", "whole_role and a policy contradict each other; leave one of them out")
+	case !s.All && !bounded:
+		bad("", "the scope bounds nothing, and such a session may do all that the role may; add policy or policy_arns, or say whole_role: true")
+	}
+	if len(s.Policy) > 0 {
+		if v, _ := s.Policy["Version"].(string); v != policyFormat {
+			bad(".policy", "the policy's Version is not '%s' (in quotes: YAML takes it for a date)", policyFormat)
+		} else if len(s.Policy) != 2 || len(statementsOf(s.Policy)) == 0 {
+			bad(".policy", "a session policy has Version and Statement, at least one, and nothing else")
+		} else if text, err := encode(statementsOf(s.Policy)); err != nil {
+			bad(".policy", "the policy cannot be written as JSON")
+		} else if len(text) > maxPolicy {
+			bad(".policy", "the policy has %d characters as JSON, and a session's has at most %d; move statements into a managed policy (policy_arns)", len(text), maxPolicy)
+		}
+	}
+	if len(s.ARNs) > maxARNs {
+		bad(".policy_arns", "%d managed policies are more than %d", len(s.ARNs), maxARNs)
+	}
+	for i, a := range s.ARNs {
+		if !strings.HasPrefix(a, "arn:") || !strings.Contains(a, ":policy/") || len(a) > 2048 || !isWord(a[:min(len(a), 255)]) {
+			bad(fmt.Sprintf(".policy_arns[%d]", i), "%q is no ARN of a managed policy", a)
+		}
+	}
+	return out
+}
+
+func isWord(s string) bool {
+	return s != "" && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}

@@ -1,0 +1,179 @@
+package aws
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/federation/secret"
+)
+
+// assertionLifetime bounds the JWT that is shown to AWS: it is used at once.
+const assertionLifetime = 2 * time.Minute
+
+// assertion is the JWT that we show to AWS. It has one audience and no azp; its subject is the target, so that a trust policy can
+// name it exactly.
+type assertion struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience string `json:"aud"`
+	IssuedAt int64  `json:"iat"`
+	Expires  int64  `json:"exp"`
+	ID       string `json:"jti"`
+	Tags     *tags  `json:"https://aws.amazon.com/tags,omitempty"`
+	Source   string `json:"https://aws.amazon.com/source_identity,omitempty"`
+}
+
+// tags are session tags: who the session is for, which a chained role keeps.
+type tags struct {
+	Principal  map[string][]string `json:"principal_tags"`
+	Transitive []string            `json:"transitive_tag_keys"`
+}
+
+// Names of the tags.
+const (
+	tagWorkload = "sallyport:workload"
+	tagTarget   = "sallyport:target"
+	tagSession  = "sallyport:session" // the name of the credential, which tells when it ends: see [brokers.ParseName]
+)
+
+// Mint implements [brokers.Broker].
+func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential, error) {
+	if o.IsZero() {
+		return brokers.Credential{}, brokers.ErrZeroOrder
+	}
+	policy, arns, err := b.bounds(o.Grant().Scopes())
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	now := b.deps.Now()
+	seconds := int64(o.Grant().Expires().Sub(now)/time.Second) - int64(slack/time.Second)
+	if seconds < int64(leastLife/time.Second) {
+		return brokers.Credential{}, fmt.Errorf("%w: AWS gives no session of less than %s", brokers.ErrTooShort, leastLife)
+	}
+	name := sessionName(o)
+	jwt, err := b.assert(ctx, o, now)
+	if err != nil {
+		return brokers.Credential{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
+	}
+	form := url.Values{
+		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {"2011-06-15"}, "RoleArn": {b.settings.Role}, "RoleSessionName": {name},
+		"DurationSeconds": {strconv.FormatInt(seconds, 10)}, "WebIdentityToken": {jwt},
+	}
+	if policy != "" {
+		form.Set("Policy", policy)
+	}
+	for i, arn := range arns {
+		form.Set(fmt.Sprintf("PolicyArns.member.%d.arn", i+1), arn)
+	}
+	a, err := b.api.assume(ctx, form)
+	if err != nil {
+		return brokers.Credential{}, fmt.Errorf("%w: %w", classOf(err), err)
+	}
+	c, err := b.fits(a, name, o, now)
+	if err != nil {
+		return brokers.Credential{}, err
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return brokers.Credential{}, fmt.Errorf("%w: %w", brokers.ErrUncertain, err)
+	}
+	return brokers.Credential{
+		Type: Type, TokenType: brokers.NotApplicable, Value: secret.New(string(text)), Audience: o.Grant().Target(), Scopes: o.Grant().Scopes(), Expires: c.Expiration,
+	}, nil
+}
+
+// assert signs the assertion for one session.
+func (b *Broker) assert(ctx context.Context, o brokers.Order, now time.Time) (string, error) {
+	a := assertion{
+		Issuer: b.deps.Issuer + brokers.AssertionsPath, Subject: Subject(b.target), Audience: b.audience,
+		IssuedAt: now.Unix(), Expires: now.Add(assertionLifetime).Unix(), ID: o.Lease().ID,
+	}
+	if !b.settings.Compatible {
+		a.Tags = &tags{
+			Principal: map[string][]string{
+				tagWorkload: {tagValue(o.Grant().Workload().ID())}, tagTarget: {tagValue(b.target)}, tagSession: {o.Name()},
+			},
+			Transitive: []string{tagWorkload, tagTarget, tagSession},
+		}
+		a.Source = sourceIdentity(o)
+	}
+	return b.deps.Assertions.Sign(ctx, brokers.Header{Algorithm: b.algorithm, Type: "JWT"}, a)
+}
+
+// sourceIdentity is the family of a lease: what CloudTrail has, also of roles that were chained from the session.
+func sourceIdentity(o brokers.Order) string { return o.Lease().Family }
+
+// sessionName is the lease, which no two sessions share, and as much of the workload's path as fits, for people. Each character
+// that a session name cannot have is a dash: a name says, and does not decide.
+func sessionName(o brokers.Order) string {
+	path := o.Grant().Workload().ID()
+	path = path[strings.LastIndexByte(path, '/')+1:]
+	return cut(o.Lease().ID+"-"+mapped(path, "+=,.@-_"), maxSession)
+}
+
+// tagValue is a value as tags can have it.
+func tagValue(s string) string { return cut(mapped(s, " _.:/=+-@"), maxTagValue) }
+
+func mapped(s, more string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(more, r) {
+			return r
+		}
+		return '-'
+	}, s)
+}
+
+func cut(s string, most int) string { return s[:min(len(s), most)] }
+
+// fits compares what was made with what was asked. A session that does not fit is handed to nobody; it cannot be taken back, and
+// ends by itself.
+func (b *Broker) fits(a sessionAnswer, name string, o brokers.Order, now time.Time) (credential, error) {
+	got := a.Result.Credentials
+	expires, err := time.Parse(time.RFC3339, got.Expiration)
+	wrong := ""
+	switch {
+	case !isKey(got.AccessKey, 16, 128) || !isKey(got.SecretKey, 16, 1024) || !isKey(got.SessionToken, 16, maxAnswer):
+		wrong = "it lacks a part of a session"
+	case err != nil || !expires.After(now):
+		wrong = "it does not say when it ends, or has ended"
+	case expires.After(o.Grant().Expires()):
+		wrong = "it lives longer than was asked for"
+	case !b.settings.Compatible && a.Result.User.ARN != b.assumed+name:
+		wrong = "it is of another role or session"
+	case !b.settings.Compatible && a.Result.SourceIdentity != sourceIdentity(o):
+		wrong = "it has another source identity; does the role's trust policy allow sts:SetSourceIdentity?"
+	}
+	if wrong != "" {
+		return credential{}, fmt.Errorf("%w: the STS made a session, and %s", brokers.ErrUncertain, wrong)
+	}
+	return credential{"aws-session", 1, got.AccessKey, got.SecretKey, got.SessionToken, expires.UTC(), b.settings.Region}, nil
+}
+
+// isKey reports whether a text can be a part of a credential.
+func isKey(s string, least, most int) bool {
+	return len(s) >= least && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// Reasons of receipts.
+const (
+	reasonAlive = "AWS takes no session back. An administrator ends it before by a deny on aws:SourceIdentity of its family, in seconds to minutes; roles that were chained from it are not covered. What it made stays: look in CloudTrail for its source identity"
+	reasonStore = "the store takes no session back; an administrator ends it before by taking the policy away"
+)
+
+// Revoke implements [brokers.Revoker]. It promises nothing: a session ends by itself.
+func (b *Broker) Revoke(_ context.Context, h brokers.Handle) (brokers.Receipt, error) {
+	now := b.deps.Now()
+	switch {
+	case !h.Expires.IsZero() && !h.Expires.After(now):
+		return brokers.Receipt{State: brokers.Dead, At: now, Gone: true}, nil
+	case b.settings.Compatible:
+		return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: reasonStore}, nil
+	}
+	return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: reasonAlive}, nil
+}
