@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers/vault"
+	"github.com/sallyport-sts/sallyport/test/deployment"
 )
 
 const exchangeFile = `
@@ -31,9 +33,9 @@ vault: {address: ADDRESS, audience: 'https://vault.example', revoke_role: motd-r
 // after they revoke it, the holder who wants to give it back, the record.
 func TestStoredSecretStaysAndIsNeverSaidToEnd(t *testing.T) {
 	w := newWorld(t)
-	d := deploy(t, strings.ReplaceAll(storedFile, "ADDRESS", w.vault.Address), "")
-	d.serve()
-	w.vault.interpret(t, d.run("trust", "vault", "orders", d.dir))
+	d := deployment.New(t, map[string]string{"orders": strings.ReplaceAll(storedFile, "ADDRESS", w.vault.Address)}, 10*time.Minute, "")
+	d.Serve()
+	w.vault.interpret(t, d.Run("trust", "vault", "orders", d.Dir))
 	const why = "works until somebody changes it in Vault"
 	says := func(what, out string, parts ...string) {
 		t.Helper()
@@ -44,24 +46,24 @@ func TestStoredSecretStaysAndIsNeverSaidToEnd(t *testing.T) {
 		}
 	}
 
-	held := d.write("held", d.run("exchange", "--server", d.url, "--audience", "orders", "--subject-token-file", d.workload()))
+	held := d.Write("held", d.Run("exchange", "--server", d.URL, "--audience", "orders", "--subject-token-file", d.Workload()))
 	raw, err := os.ReadFile(held)
 	if err != nil {
 		t.Fatal(err)
 	}
 	says("the credential", string(raw), `"text":"hello"`, `"static":true`)
-	list := func() string { return d.run("leases", "--admin", d.admin()) }
+	list := func() string { return d.Run("leases", "--admin", d.Admin()) }
 	says("sallyport leases", list(), "live", why)
 	row := strings.Split(list(), "\n")[1]
 	id, _, _ := strings.Cut(row, " ")
-	says("sallyport revoke --dry-run", d.run("revoke", "--admin", d.admin(), "--dry-run", "lease="+id), "live", why)
-	out := d.run("revoke", "--admin", d.admin(), "lease="+id)
+	says("sallyport revoke --dry-run", d.Run("revoke", "--admin", d.Admin(), "--dry-run", "lease="+id), "live", why)
+	out := d.Run("revoke", "--admin", d.Admin(), "lease="+id)
 	says("sallyport revoke lease=", out, "1 stays", "stays  -", why)
 	says("sallyport leases, when it was revoked", list(), "dying", "stays: ", why)
-	if out, err := d.try("revoke", "--server", d.url, "token-file="+held); err == nil || !strings.Contains(out, "unsupported_token_type") {
+	if out, err := d.Try("revoke", "--server", d.URL, "token-file="+held); err == nil || !strings.Contains(out, "unsupported_token_type") {
 		t.Errorf("giving it back says %q (%v)", out, err)
 	}
-	says("sallyport explain", d.run("explain", id, "--config", d.dir), "stays: ", why)
+	says("sallyport explain", d.Run("explain", id, "--config", d.Dir), "stays: ", why)
 	if s, err := w.vault.Root.Logical().Read("kv/data/orders/motd"); err != nil || s == nil {
 		t.Errorf("the stored secret is %v (%v)", s, err)
 	}
@@ -73,16 +75,16 @@ func TestStoredSecretStaysAndIsNeverSaidToEnd(t *testing.T) {
 // The whole way, by the binary: a workload's token in, a Vault token out, used, revoked by its holder, dead.
 func TestExchangeRunsFromAWorkloadsTokenToADeadVaultToken(t *testing.T) {
 	w := newWorld(t)
-	d := deploy(t, strings.ReplaceAll(exchangeFile, "ADDRESS", w.vault.Address), "")
-	d.serve()
+	d := deployment.New(t, map[string]string{"orders": strings.ReplaceAll(exchangeFile, "ADDRESS", w.vault.Address)}, 10*time.Minute, "")
+	d.Serve()
 	// Vault reads the keys of the second issuer from the service itself.
-	w.vault.interpret(t, d.run("trust", "vault", "orders", d.dir))
+	w.vault.interpret(t, d.Run("trust", "vault", "orders", d.Dir))
 
 	var got struct {
 		Access_token, Issued_token_type, Token_type string
 		Expires_in                                  int
 	}
-	if err := json.Unmarshal([]byte(d.run("exchange", "--server", d.url, "--audience", "orders", "--subject-token-file", d.workload(), "-o", "json")), &got); err != nil {
+	if err := json.Unmarshal([]byte(d.Run("exchange", "--server", d.URL, "--audience", "orders", "--subject-token-file", d.Workload(), "-o", "json")), &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.Issued_token_type != vault.TokenType || got.Token_type != "Bearer" || got.Expires_in < 590 || got.Expires_in > 600 {
@@ -92,10 +94,10 @@ func TestExchangeRunsFromAWorkloadsTokenToADeadVaultToken(t *testing.T) {
 	if _, err := client.Logical().Read("kv/data/orders/motd"); err != nil {
 		t.Fatalf("the token does not work: %v", err)
 	}
-	held := d.write("held", got.Access_token)
-	d.run("revoke", "--server", d.url, "token-file="+held)
-	d.await("the token to be dead", func() bool { _, err := client.Logical().Read("kv/data/orders/motd"); return err != nil })
-	if log, err := exec.Command("grep", "-rlaF", got.Access_token, filepath.Join(d.dir, "data")).Output(); err == nil {
+	held := d.Write("held", got.Access_token)
+	d.Run("revoke", "--server", d.URL, "token-file="+held)
+	d.Await("the token to be dead", func() bool { _, err := client.Logical().Read("kv/data/orders/motd"); return err != nil })
+	if log, err := exec.Command("grep", "-rlaF", got.Access_token, filepath.Join(d.Dir, "data")).Output(); err == nil {
 		t.Errorf("the token stands in %s", log)
 	}
 }

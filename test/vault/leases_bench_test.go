@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sallyport-sts/sallyport/brokers/postgres/postgrestest"
+	"github.com/sallyport-sts/sallyport/test/deployment"
 	"github.com/sallyport-sts/sallyport/test/stage"
 )
 
@@ -183,7 +184,7 @@ func withSallyport(b *testing.B, server *postgrestest.Server, n int) *contender 
 		}
 	}
 	rest := fmt.Sprintf("issuer: %s\nsigning: {seal_with: {file: secrets/kek}}\nlimits: off\nleases: {max: %d, per_target: %d, per_workload: %d}\n", sallyportAt, n, n, n)
-	if err := node.Start(sallyport(b), rest); err != nil {
+	if err := node.Start(deployment.Binary(b), rest); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(node.Kill)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
+	"github.com/sallyport-sts/sallyport/test/deployment"
 )
 
 // The whole way, by the binary and by the commands of the documentation: a key that never leaves the workload, its request, a
@@ -37,14 +38,13 @@ func TestPKIExchangeEndsInATLSHandshake(t *testing.T) {
 	if _, err := w.vault.Root.Logical().Write("pki/intermediate/set-signed", map[string]any{"certificate": signed.Data["certificate"]}); err != nil {
 		t.Fatal(err)
 	}
-	d := deploy(t, strings.ReplaceAll(tlsFile(t), "ADDRESS", w.vault.Address), "")
-	d.write("policy/p.yaml", "rules:\n  - {name: r, workloads: {trust_domain: prod.example, issuer: cluster, where: {sub: checkout}}, targets: [orders-tls], scopes: [read], lifetime: 10m}\n")
-	d.serve()
-	w.vault.interpret(t, d.run("trust", "vault", "orders-tls", d.dir))
+	d := deployment.New(t, map[string]string{"orders-tls": strings.ReplaceAll(tlsFile(t), "ADDRESS", w.vault.Address)}, 10*time.Minute, "")
+	d.Serve()
+	w.vault.interpret(t, d.Run("trust", "vault", "orders-tls", d.Dir))
 
 	// As the documentation says, in a directory of the workload.
 	dir := t.TempDir()
-	commands := strings.NewReplacer("https://sts.example", d.url, "/var/run/secrets/tokens/sallyport", d.workload()).Replace(fenced(t, page(t), "```text\nopenssl "))
+	commands := strings.NewReplacer("https://sts.example", d.URL, "/var/run/secrets/tokens/sallyport", d.Workload()).Replace(fenced(t, page(t), "```text\nopenssl "))
 	shell := exec.Command("sh", "-eu")
 	shell.Dir, shell.Stdin = dir, strings.NewReader("openssl "+commands)
 	began := time.Now()
@@ -95,11 +95,11 @@ func TestPKIExchangeEndsInATLSHandshake(t *testing.T) {
 	}
 
 	// Nobody can take it back, and nobody is told otherwise.
-	if out, err := d.try("revoke", "--server", d.url, "token-file="+d.write("held", answer.Access_token)); err == nil || !strings.Contains(out, "unsupported_token_type") {
+	if out, err := d.Try("revoke", "--server", d.URL, "token-file="+d.Write("held", answer.Access_token)); err == nil || !strings.Contains(out, "unsupported_token_type") {
 		t.Errorf("revoking says %s", out)
 	}
 	// Without a request nothing is signed.
-	if out, err := d.try("exchange", "--server", d.url, "--audience", "orders-tls", "--subject-token-file", d.workload()); err == nil || !strings.Contains(out, "invalid_request") {
+	if out, err := d.Try("exchange", "--server", d.URL, "--audience", "orders-tls", "--subject-token-file", d.Workload()); err == nil || !strings.Contains(out, "invalid_request") {
 		t.Errorf("without a request: %s", out)
 	}
 }

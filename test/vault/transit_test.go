@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/keys"
+	"github.com/sallyport-sts/sallyport/test/deployment"
 )
 
 // kms is a Vault that was told what docs/keys-in-vault.md says, and the platform that it knows this process by.
@@ -234,22 +235,22 @@ jwt: {audience: 'https://orders.prod.example'}
 // Vault that refuses stops exchanges, says so, and is found again.
 func TestServiceSignsAndUnsealsByVault(t *testing.T) {
 	k := newKMS(t)
-	d := deploy(t, signedTarget, "  vault:\n    address: "+k.Address+"\n    login: {mount: platform, role: sallyport, jwt_file: vault.jwt}\n    mount: sallyport\n    unseal_key: seal\n    signing_keys: sign\n")
-	d.write("kek", k.sealed+"\n")
-	d.write("vault.jwt", k.jwt())
-	if out := d.run("check", d.dir); !strings.Contains(out, "ok") {
+	d := deployment.New(t, map[string]string{"orders": signedTarget}, 10*time.Minute, "  vault:\n    address: "+k.Address+"\n    login: {mount: platform, role: sallyport, jwt_file: vault.jwt}\n    mount: sallyport\n    unseal_key: seal\n    signing_keys: sign\n")
+	d.Write("kek", k.sealed+"\n")
+	d.Write("vault.jwt", k.jwt())
+	if out := d.Run("check", d.Dir); !strings.Contains(out, "ok") {
 		t.Fatalf("check: %s", out)
 	}
-	d.serve()
+	d.Serve()
 	exchange := func() (string, error) {
-		out, err := d.try("exchange", "--server", d.url, "--audience", "orders", "--subject-token-file", d.workload(), "-o", "token")
+		out, err := d.Try("exchange", "--server", d.URL, "--audience", "orders", "--subject-token-file", d.Workload(), "-o", "token")
 		return strings.TrimSpace(out), err
 	}
 	token, err := exchange()
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := published(t, d.url+"/jwks")
+	set := published(t, d.URL+"/jwks")
 	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +262,7 @@ func TestServiceSignsAndUnsealsByVault(t *testing.T) {
 	if err != nil || there == nil || there.Data["exportable"] != false {
 		t.Errorf("the key is not in Vault, or can leave it: %v, %v", there, err)
 	}
-	if out := d.run("keys", "list", d.dir); !strings.Contains(out, "active") {
+	if out := d.Run("keys", "list", d.Dir); !strings.Contains(out, "active") {
 		t.Errorf("keys list: %s", out)
 	}
 
@@ -283,20 +284,20 @@ func TestServiceSignsAndUnsealsByVault(t *testing.T) {
 	if out, err := exchange(); err == nil || !strings.Contains(out, "temporarily_unavailable") {
 		t.Errorf("Vault signs nothing, and the answer is %q", out)
 	}
-	d.await("readyz to say that Vault does not sign", func() bool {
-		status, body := d.readyz()
+	d.Await("readyz to say that Vault does not sign", func() bool {
+		status, body := d.Readyz()
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "key management") && strings.Contains(body, "403")
 	})
 	if err := k.Root.Sys().PutPolicy("sallyport-keys", policy); err != nil {
 		t.Fatal(err)
 	}
-	d.await("the service to be ready again", func() bool { status, _ := d.readyz(); return status == http.StatusOK })
+	d.Await("the service to be ready again", func() bool { status, _ := d.Readyz(); return status == http.StatusOK })
 	if _, err := exchange(); err != nil {
 		t.Error(err)
 	}
 	// A start with the key itself in the place of the sealed one is refused, and so is the other way round.
-	d.write("kek", "AAAA")
-	if out, err := d.try("check", d.dir); err == nil || !strings.Contains(out, "datakey/wrapped") {
+	d.Write("kek", "AAAA")
+	if out, err := d.Try("check", d.Dir); err == nil || !strings.Contains(out, "datakey/wrapped") {
 		t.Errorf("check takes a key that is not sealed: %s", out)
 	}
 }

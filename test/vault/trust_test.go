@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/sallyport-sts/sallyport/test/deployment"
 )
 
 // trusted writes the configuration of a deployment around a target file and returns what "sallyport trust vault" prints.
@@ -32,26 +34,11 @@ func trusted(tb testing.TB, issuer, target, file, output string) string {
 			tb.Fatal(err)
 		}
 	}
-	out, err := exec.Command(sallyport(tb), "trust", "vault", target, dir, "-o", output).CombinedOutput()
+	out, err := exec.Command(deployment.Binary(tb), "trust", "vault", target, dir, "-o", output).CombinedOutput()
 	if err != nil {
 		tb.Fatalf("sallyport trust vault: %v\n%s", err, out)
 	}
 	return string(out)
-}
-
-// sallyport returns SALLYPORT_BIN, or builds the binary of this working tree.
-func sallyport(tb testing.TB) string {
-	tb.Helper()
-	if path := os.Getenv("SALLYPORT_BIN"); path != "" {
-		return path
-	}
-	path := filepath.Join(tb.TempDir(), "sallyport")
-	build := exec.Command("go", "build", "-o", path, "./cmd/sallyport")
-	build.Dir = filepath.Join("..", "..") // the product is another module
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("building sallyport: %v\n%s", err, out)
-	}
-	return path
 }
 
 // interpret does what the printed commands of the vault command line say, by the API calls that this command makes. A
