@@ -26,10 +26,11 @@ import (
 // Deployment is a configuration directory, the binary that serves it, and the platform it trusts.
 type Deployment struct {
 	Dir string // of the configuration
+	Bin string // the binary
 	URL string // of the listener for workloads, and the issuer
 
 	tb       testing.TB
-	bin, ops string
+	ops      string
 	platform *federationtest.Issuer
 }
 
@@ -39,7 +40,7 @@ func New(tb testing.TB, targets map[string]string, lifetime time.Duration, signi
 	tb.Helper()
 	workload, ops := ports.Address(), ports.Address()
 	d := &Deployment{
-		tb: tb, bin: Binary(tb), Dir: tb.TempDir(), URL: "http://" + workload, ops: "http://" + ops,
+		tb: tb, Bin: Binary(tb), Dir: tb.TempDir(), URL: "http://" + workload, ops: "http://" + ops,
 		platform: federationtest.NewNamed(tb, "https://cluster.prod.example", jose.ES256),
 	}
 	d.Write("sallyport.yaml", "issuer: "+d.URL+"\nlisten: {workload: '"+workload+"', ops: '"+ops+"', admin: '"+d.Admin()+"'}\ntls: off\ndata_dir: data\nsigning:\n  seal_with: {file: kek}\n"+signing+"audit: {dir: data/audit, durability: process, reserve: 1MiB}\n")
@@ -72,7 +73,7 @@ func (d *Deployment) Write(name, text string) string {
 
 // Try runs a command of the binary.
 func (d *Deployment) Try(args ...string) (string, error) {
-	out, err := exec.Command(d.bin, args...).CombinedOutput()
+	out, err := exec.Command(d.Bin, args...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("sallyport %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
@@ -92,7 +93,7 @@ func (d *Deployment) Run(args ...string) string {
 // Serve starts the service, waits until it is ready, and ends it with the test.
 func (d *Deployment) Serve() {
 	d.tb.Helper()
-	serve := exec.Command(d.bin, "serve", d.Dir)
+	serve := exec.Command(d.Bin, "serve", d.Dir)
 	serve.Stdout, serve.Stderr = d.tb.Output(), d.tb.Output()
 	serve.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := serve.Start(); err != nil {

@@ -8,9 +8,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/test/built"
 )
 
 // aptInstall and a package's name are run, or printed when they may not be run from here. Another installation may hold
@@ -33,29 +34,16 @@ func Binary(ctx context.Context, log io.Writer) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the version of Kubernetes (run this in test/kubernetes): %w", err)
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(cache, "kube-apiserver-"+version)
-	if built(path) {
-		return path, nil
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("making the cache directory: %w", err)
-	}
-	unlock, err := lock(ctx, path+".lock")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if built(path) { // another process built it while we waited for the lock
-		return path, nil
-	}
-	if err := build(ctx, log, version, path); err != nil {
-		return "", fmt.Errorf("building %s %s: %w", serverPackage, version, err)
-	}
-	return path, nil
+	return built.Once(ctx, log, "kube-apiserver-"+version, func(ctx context.Context, to string) error {
+		// Without a version the server calls itself v0.0.0-master. The symbol table and DWARF data are a third of the file.
+		flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version
+		compile := exec.CommandContext(ctx, "go", "-C", serverModule, "build", "-trimpath", "-ldflags", flags, "-o", to, serverPackage)
+		compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+		compile.Stdout, compile.Stderr = log, log
+		compile.Cancel = func() error { return compile.Process.Signal(os.Interrupt) } // lets it end its compilers and remove its files
+		compile.WaitDelay = 10 * time.Second
+		return compile.Run()
+	})
 }
 
 // Etcd returns the path of etcd. A missing one is installed with apt when that needs no password; otherwise
@@ -89,75 +77,6 @@ func installed(ctx context.Context, log io.Writer, command, pkg string) (string,
 		return "", fmt.Errorf("installing %s (%s): %w", command, line, err)
 	}
 	return exec.LookPath(command)
-}
-
-// build compiles into a temporary file beside path and renames it, so that an interrupted build leaves
-// nothing that a later run takes for a server.
-func build(ctx context.Context, log io.Writer, version, path string) error {
-	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-")
-	if err != nil {
-		return err
-	}
-	_ = part.Close()
-	defer os.Remove(part.Name())
-
-	// Without a version the server calls itself v0.0.0-master. The symbol table and DWARF data are a third of
-	// the file.
-	flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version
-	compile := exec.CommandContext(ctx, "go", "-C", serverModule, "build", "-trimpath", "-ldflags", flags, "-o", part.Name(), serverPackage)
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
-	compile.Stdout, compile.Stderr = log, log
-	compile.Cancel = func() error { return compile.Process.Signal(os.Interrupt) } // lets it end its compilers and remove its files
-	compile.WaitDelay = 10 * time.Second
-
-	start := time.Now()
-	fmt.Fprintf(log, "building kube-apiserver %s (once; several minutes)\n", version)
-	done := make(chan struct{})
-	go func() { // CI systems stop a job that is silent for long
-		tick := time.NewTicker(30 * time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				fmt.Fprintf(log, "building kube-apiserver %s: %s\n", version, time.Since(start).Round(time.Second))
-			case <-done:
-				return
-			}
-		}
-	}()
-	err = compile.Run()
-	close(done)
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(part.Name(), 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(part.Name(), path); err != nil {
-		return err
-	}
-	fmt.Fprintf(log, "built kube-apiserver %s in %s\n", version, time.Since(start).Round(time.Second))
-	return nil
-}
-
-// built reports whether path holds a finished server.
-func built(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0
-}
-
-// cacheDir follows the XDG rules on every platform, so that the path in the documentation is the path
-// everywhere.
-func cacheDir() (string, error) {
-	base := os.Getenv("XDG_CACHE_HOME")
-	if !filepath.IsAbs(base) { // the specification: ignore a relative value
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("finding the cache directory: %w", err)
-		}
-		base = filepath.Join(home, ".cache")
-	}
-	return filepath.Join(base, "sallyport"), nil
 }
 
 // output runs a command and returns its standard output without surrounding space.

@@ -11,7 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"time"
+
+	"github.com/sallyport-sts/sallyport/test/built"
 )
 
 // version is what server/go.mod requires.
@@ -29,52 +30,16 @@ func Binary(ctx context.Context, log io.Writer) (string, error) {
 		}
 		sum.Write(b)
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(cache, fmt.Sprintf("vault-%s-%x", version, sum.Sum(nil)[:6]))
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0 {
-		return path, nil
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
-	}
-	return path, build(ctx, log, path)
-}
-
-// build compiles beside path and renames, so that an interrupted build leaves nothing that is taken for a server. Two
-// builds at once cost time and nothing else.
-func build(ctx context.Context, log io.Writer, path string) error {
-	part, err := os.MkdirTemp(filepath.Dir(path), "vault.part-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(part)
-	done, start := make(chan struct{}), time.Now()
-	go func() { // CI systems stop a job that is silent for long
-		for tick := time.Tick(30 * time.Second); ; {
-			select {
-			case <-tick:
-				fmt.Fprintf(log, "building Vault %s: %s\n", version, time.Since(start).Round(time.Second))
-			case <-done:
-				return
-			}
+	return built.Once(ctx, log, fmt.Sprintf("vault-%s-%x", version, sum.Sum(nil)[:6]), func(ctx context.Context, to string) error {
+		modfile, err := completed(ctx, log, filepath.Dir(to))
+		if err != nil {
+			return err
 		}
-	}()
-	defer close(done)
-	fmt.Fprintf(log, "building Vault %s (once; several minutes)\n", version)
-	modfile, err := completed(ctx, log, part)
-	if err != nil {
-		return err
-	}
-	compile := exec.CommandContext(ctx, "go", "build", "-modfile", modfile, "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(part, "vault"), ".")
-	here(compile)
-	compile.Stdout, compile.Stderr = log, log
-	if err := compile.Run(); err != nil {
-		return fmt.Errorf("building Vault %s: %w", version, err)
-	}
-	return os.Rename(filepath.Join(part, "vault"), path)
+		compile := exec.CommandContext(ctx, "go", "build", "-modfile", modfile, "-trimpath", "-ldflags", "-s -w", "-o", to, ".")
+		here(compile)
+		compile.Stdout, compile.Stderr = log, log
+		return compile.Run()
+	})
 }
 
 // added are files that Vault's sdk gets, by package: pki and transit name functions that it lacks.
@@ -125,17 +90,4 @@ func completed(ctx context.Context, log io.Writer, dir string) (string, error) {
 func here(c *exec.Cmd) {
 	c.Dir = "server"
 	c.Env = append(os.Environ(), "GOWORK=off")
-}
-
-// cacheDir follows the XDG rules on every platform.
-func cacheDir() (string, error) {
-	base := os.Getenv("XDG_CACHE_HOME")
-	if !filepath.IsAbs(base) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		base = filepath.Join(home, ".cache")
-	}
-	return filepath.Join(base, "sallyport"), nil
 }
