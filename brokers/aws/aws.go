@@ -39,13 +39,20 @@ const MinLifetime = leastLife + 30*time.Second
 
 // Settings is the `aws:` block of a target file.
 type Settings struct {
-	Role       string `yaml:"role" json:"role" jsonschema:"minLength=20,maxLength=2048" jsonschema_description:"ARN of the role, arn:aws:iam::ACCOUNT:role/NAME. Required. Give each target a role of its own: what its trust policy says is about this target's subject."`
-	Region     string `yaml:"region" json:"region" jsonschema:"minLength=1,maxLength=32" jsonschema_description:"Region whose STS is asked and whose name the credential carries, such as eu-west-1. Required."`
-	Audience   string `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"minLength=1,maxLength=255" jsonschema_description:"aud of our assertion: a client id of the OIDC provider in IAM. Default: sts.amazonaws.com."`
-	Endpoint   string `yaml:"endpoint,omitempty" json:"endpoint,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of another STS. Default: https://sts.REGION.amazonaws.com/."`
-	CAFile     string `yaml:"ca_file,omitempty" json:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the certificate of the endpoint; relative paths start at the configuration directory. Default: those of the system."`
-	Algorithm  string `yaml:"algorithm,omitempty" json:"algorithm,omitempty" jsonschema:"minLength=1" jsonschema_description:"Algorithm of our assertion; one of signing.algorithms. Default: the first of them."`
-	Compatible bool   `yaml:"compatible,omitempty" json:"compatible,omitempty" jsonschema_description:"true: the endpoint is not AWS but a store with the same API, which knows no session tags, no source identity and no roles: they are not sent, and not looked for in the answer. Only with endpoint. Default: false."`
+	Role       string   `yaml:"role" json:"role" jsonschema:"minLength=20,maxLength=2048" jsonschema_description:"ARN of the role, arn:aws:iam::ACCOUNT:role/NAME. Required. Give each target a role of its own: what its trust policy says is about this target's subject."`
+	Region     string   `yaml:"region" json:"region" jsonschema:"minLength=1,maxLength=32" jsonschema_description:"Region whose STS is asked and whose name the credential carries, such as eu-west-1. Required."`
+	Audience   string   `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"minLength=1,maxLength=255" jsonschema_description:"aud of our assertion: a client id of the OIDC provider in IAM. Default: sts.amazonaws.com."`
+	Endpoint   string   `yaml:"endpoint,omitempty" json:"endpoint,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of another STS. Default: https://sts.REGION.amazonaws.com/."`
+	CAFile     string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the certificate of the endpoint; relative paths start at the configuration directory. Default: those of the system."`
+	Algorithm  string   `yaml:"algorithm,omitempty" json:"algorithm,omitempty" jsonschema:"minLength=1" jsonschema_description:"Algorithm of our assertion; one of signing.algorithms. Default: the first of them."`
+	Revoker    *Revoker `yaml:"revoker,omitempty" json:"revoker,omitempty" jsonschema_description:"How sessions are ended before their time: by a denial that names them, in an inline policy of the role. Default: they are not."`
+	Compatible bool     `yaml:"compatible,omitempty" json:"compatible,omitempty" jsonschema_description:"true: the endpoint is not AWS but a store with the same API, which knows no session tags, no source identity and no roles: they are not sent, and not looked for in the answer. Only with endpoint. Default: false."`
+}
+
+// Revoker is the block of the role that denies.
+type Revoker struct {
+	Role     string `yaml:"role" json:"role" jsonschema:"minLength=20,maxLength=2048" jsonschema_description:"ARN of a role of the same account that may list, read, write and delete inline policies of the target's role, and nothing else. Required."`
+	Endpoint string `yaml:"endpoint,omitempty" json:"endpoint,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of another IAM. Default: that of the partition, https://iam.amazonaws.com/."`
 }
 
 // Scope is what a scope of the target means: what the role may do in such a session is what its own policies and this allow.
@@ -60,16 +67,16 @@ type Broker struct {
 	target    string
 	settings  Settings
 	scopes    map[string]Scope
-	api       *api
+	sts, iam  *api // iam: nil without a revoker
+	role      role
 	deps      brokers.Deps
-	assumed   string // what the ARN of a session begins with
 	audience  string
 	algorithm string
 }
 
 var (
-	_ brokers.Revoker = (*Broker)(nil)
-	_ brokers.Former  = (*Broker)(nil)
+	_ brokers.BulkRevoker = (*Broker)(nil)
+	_ brokers.Former      = (*Broker)(nil)
 )
 
 // credential is what access_token holds.
@@ -92,17 +99,28 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	if d.Assertions == nil || d.Issuer == "" {
 		return nil, fmt.Errorf("aws broker of target %s needs a signer of assertions and an issuer", t.Name)
 	}
-	api, err := newAPI(t, s)
+	endpoint, err := stsEndpoint(s)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("aws broker of target %s: endpoint %w", t.Name, err)
+	}
+	roots, err := authorities(t, s)
+	if err != nil {
+		return nil, fmt.Errorf("aws broker of target %s: %w", t.Name, err)
 	}
 	role, err := parseRole(s)
 	if err != nil {
 		return nil, fmt.Errorf("aws broker of target %s: role %w", t.Name, err)
 	}
-	return &Broker{
-		target: t.Name, settings: s, scopes: maps.Clone(scopes), api: api, deps: d, assumed: role.session(), audience: audience(s), algorithm: s.Algorithm,
-	}, nil
+	b := &Broker{
+		target: t.Name, settings: s, scopes: maps.Clone(scopes), sts: newAPI(endpoint, roots), deps: d, role: role, audience: audience(s), algorithm: s.Algorithm,
+	}
+	if s.Revoker != nil {
+		if endpoint, err = iamEndpoint(s); err != nil {
+			return nil, fmt.Errorf("aws broker of target %s: revoker.endpoint %w", t.Name, err)
+		}
+		b.iam = newAPI(endpoint, roots)
+	}
+	return b, nil
 }
 
 func audience(s Settings) string {
@@ -117,7 +135,10 @@ func (*Broker) Forms() []string { return []string{Type} }
 
 // Close closes idle connections.
 func (b *Broker) Close() error {
-	b.api.http.CloseIdleConnections()
+	b.sts.http.CloseIdleConnections()
+	if b.iam != nil {
+		b.iam.http.CloseIdleConnections()
+	}
 	return nil
 }
 

@@ -60,7 +60,10 @@ func one(action, resource string) map[string]any {
 }
 
 // world is a fake STS that trusts the target, and the broker of it.
-func world(t *testing.T) (*awstest.Server, brokers.Revoker) {
+func world(t *testing.T) (*awstest.Server, brokers.Revoker) { return worldWith(t, nil) }
+
+// worldWith is that with another setting.
+func worldWith(t *testing.T, change func(s *aws.Settings, url string)) (*awstest.Server, brokers.Revoker) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -68,6 +71,9 @@ func world(t *testing.T) (*awstest.Server, brokers.Revoker) {
 	}
 	s := awstest.New(t, issuer+"/assertions", "sallyport:orders-bucket", func(j *jose.JSONWebSignature) ([]byte, error) { return j.Verify(&key.PublicKey) })
 	set, about := &aws.Settings{Role: awstest.Role, Region: "eu-west-1", Endpoint: s.URL}, brokers.Target{Name: target.Name, Scopes: target.Scopes}
+	if change != nil {
+		change(set, s.URL)
+	}
 	if problems := aws.Kind().Check(about, set, scopes); len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -118,7 +124,7 @@ func TestContractSessionIsWhatWasGranted(t *testing.T) {
 		t.Errorf("the whole role: %v, policy %q", err, s.Asked().Get("Policy"))
 	}
 	r, err := b.Revoke(t.Context(), brokertest.HandleOf(o, c.Data))
-	if err != nil || r.State != brokers.DiesAt || !r.At.Equal(o.Grant().Expires()) || !strings.Contains(r.Reason, "aws:SourceIdentity") {
+	if err != nil || r.State != brokers.DiesAt || !r.At.Equal(o.Grant().Expires()) || !strings.Contains(r.Reason, "has no revoker") {
 		t.Errorf("the receipt is %+v, %v", r, err)
 	}
 	if r, err := b.Revoke(t.Context(), brokers.Handle{Name: "x", Expires: time.Now().Add(-time.Second)}); err != nil || r.State != brokers.Dead {
@@ -267,14 +273,21 @@ func TestCheckRefuses(t *testing.T) {
 		"compatible with AWS":     {func(s *aws.Settings) { s.Compatible = true }, nil, "compatible"},
 		"an audience with blanks": {func(s *aws.Settings) { s.Audience = "a b" }, nil, "audience"},
 		"no CA":                   {func(s *aws.Settings) { s.CAFile = "/nowhere" }, nil, "ca_file"},
-		"no scopes":               {nil, map[string]any{}, "scopes."},
-		"no bound":                {nil, map[string]any{"read": &aws.Scope{}}, "scopes.read"},
-		"all and some":            {nil, map[string]any{"read": &aws.Scope{All: true, ARNs: []string{"arn:aws:iam::aws:policy/X"}}}, "scopes.read.whole_role"},
-		"no version":              {nil, policied(map[string]any{"Statement": []any{1}}), "scopes.read.policy"},
-		"a date for a version":    {nil, policied(map[string]any{"Version": time.Now(), "Statement": []any{1}}), "scopes.read.policy"},
-		"no statement":            {nil, policied(map[string]any{"Version": "2012-10-17", "Statment": []any{1}}), "scopes.read.policy"},
-		"too large":               {nil, policied(one("s3:GetObject", strings.Repeat("x", 2048))), "scopes.read.policy"},
-		"no managed policy":       {nil, map[string]any{"read": &aws.Scope{ARNs: []string{"ReadOnlyAccess"}}}, "scopes.read.policy_arns[0]"},
+		"the target's own role":   {func(s *aws.Settings) { s.Revoker = &aws.Revoker{Role: s.Role} }, nil, "revoker.role"},
+		"another account's role": {func(s *aws.Settings) {
+			s.Revoker = &aws.Revoker{Role: "arn:aws:iam::210987654321:role/x"}
+		}, nil, "revoker.role"},
+		"an IAM over http": {func(s *aws.Settings) {
+			s.Revoker = &aws.Revoker{Role: awstest.Revoker, Endpoint: "http://iam.example/"}
+		}, nil, "revoker.endpoint"},
+		"no scopes":            {nil, map[string]any{}, "scopes."},
+		"no bound":             {nil, map[string]any{"read": &aws.Scope{}}, "scopes.read"},
+		"all and some":         {nil, map[string]any{"read": &aws.Scope{All: true, ARNs: []string{"arn:aws:iam::aws:policy/X"}}}, "scopes.read.whole_role"},
+		"no version":           {nil, policied(map[string]any{"Statement": []any{1}}), "scopes.read.policy"},
+		"a date for a version": {nil, policied(map[string]any{"Version": time.Now(), "Statement": []any{1}}), "scopes.read.policy"},
+		"no statement":         {nil, policied(map[string]any{"Version": "2012-10-17", "Statment": []any{1}}), "scopes.read.policy"},
+		"too large":            {nil, policied(one("s3:GetObject", strings.Repeat("x", 2048))), "scopes.read.policy"},
+		"no managed policy":    {nil, map[string]any{"read": &aws.Scope{ARNs: []string{"ReadOnlyAccess"}}}, "scopes.read.policy_arns[0]"},
 	} {
 		set, of := good, maps.Clone(scopes)
 		if tc.change != nil {

@@ -21,7 +21,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	case !region.MatchString(s.Region):
 		bad("region", "region %q is none; write for instance eu-west-1", s.Region)
 	default:
-		if _, err := parseEndpoint(s); err != nil {
+		if _, err := stsEndpoint(s); err != nil {
 			bad("endpoint", "endpoint %q %s", s.Endpoint, err)
 		}
 	}
@@ -33,6 +33,23 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	}
 	if s.Compatible && s.Endpoint == "" {
 		bad("compatible", "compatible: true is for another endpoint than AWS; name it, or leave compatible out: session tags and source identity say for whom a session is")
+	}
+	if r := s.Revoker; r != nil {
+		if target, err := parseRole(s); err == nil {
+			if own, err := parseRole(Settings{Role: r.Role}); err != nil {
+				bad("revoker.role", "role %q %s", r.Role, err)
+			} else if own == target {
+				bad("revoker.role", "the revoker's role is the target's own: whoever has a session of it could lift the denial; give the revoker a role that may write that role's inline policies and nothing else")
+			} else if own.account != target.account {
+				bad("revoker.role", "role %q is of another account than the target's role; IAM changes roles of its own account alone", r.Role)
+			}
+		}
+		if _, err := iamEndpoint(s); err != nil {
+			bad("revoker.endpoint", "endpoint %q %s", r.Endpoint, err)
+		}
+		if s.Compatible {
+			bad("revoker", "a store that is not AWS has no IAM; leave revoker out")
+		}
 	}
 	if _, err := authorities(t, s); err != nil {
 		bad("ca_file", "%s; it takes PEM certificates", err)

@@ -29,22 +29,14 @@ const (
 	maxAnswer      = 64 << 10 // bytes; a session token is some 2 KiB, and AWS promises no size
 )
 
-// api is one STS endpoint. Nothing else is contacted: no redirect is followed, and no proxy is taken from the environment, which
+// api is one endpoint, of STS or IAM. Nothing else is contacted: no redirect is followed, and no proxy is taken from the environment, which
 // must not choose who sees our assertion.
 type api struct {
 	url  string
 	http *http.Client
 }
 
-func newAPI(t brokers.Target, s Settings) (*api, error) {
-	endpoint, err := parseEndpoint(s)
-	if err != nil {
-		return nil, fmt.Errorf("aws broker of target %s: endpoint %w", t.Name, err)
-	}
-	roots, err := authorities(t, s)
-	if err != nil {
-		return nil, fmt.Errorf("aws broker of target %s: %w", t.Name, err)
-	}
+func newAPI(endpoint string, roots *x509.CertPool) *api {
 	return &api{url: endpoint, http: &http.Client{
 		Timeout: requestTimeout,
 		Transport: &http.Transport{
@@ -58,7 +50,7 @@ func newAPI(t brokers.Target, s Settings) (*api, error) {
 			MaxResponseHeaderBytes: maxHeader,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
 }
 
 // authorities returns who may sign the endpoint's certificate; nil is whom the system trusts.
@@ -84,18 +76,23 @@ func authorities(t brokers.Target, s Settings) (*x509.CertPool, error) {
 var region = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`)
 
 // parseEndpoint returns the URL that is asked.
-func parseEndpoint(s Settings) (string, error) {
-	if s.Endpoint == "" {
-		if !region.MatchString(s.Region) {
-			return "", errors.New("follows from the region, and that is none")
-		}
-		suffix := ".amazonaws.com/"
-		if strings.HasPrefix(s.Region, "cn-") {
-			suffix = ".amazonaws.com.cn/"
-		}
-		return "https://sts." + s.Region + suffix, nil
+func stsEndpoint(s Settings) (string, error) {
+	if s.Endpoint != "" {
+		return parseEndpoint(s.Endpoint)
 	}
-	u, err := url.Parse(s.Endpoint)
+	if !region.MatchString(s.Region) {
+		return "", errors.New("follows from the region, and that is none")
+	}
+	suffix := ".amazonaws.com/"
+	if strings.HasPrefix(s.Region, "cn-") {
+		suffix = ".amazonaws.com.cn/"
+	}
+	return "https://sts." + s.Region + suffix, nil
+}
+
+// parseEndpoint reads the URL of an endpoint that is not AWS's own.
+func parseEndpoint(endpoint string) (string, error) {
+	u, err := url.Parse(endpoint)
 	loopback := func(host string) bool {
 		ip := net.ParseIP(host)
 		return host == "localhost" || ip != nil && ip.IsLoopback()
@@ -105,27 +102,27 @@ func parseEndpoint(s Settings) (string, error) {
 		return "", errors.New("is no URL; write https://HOST/")
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
 		return "", errors.New("is not https; our assertion and the session would be read on the way (http is for a loopback host)")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(s.Endpoint, "#"):
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(endpoint, "#"):
 		return "", errors.New("is more than a host and a path; write https://HOST/")
 	}
-	return s.Endpoint, nil
+	return endpoint, nil
 }
 
 // Errors of calls. None of them repeats what the server said: it answers to requests that carry our assertion.
 var (
-	errNotSent  = errors.New("the STS could not be reached")
-	errNoAnswer = errors.New("the STS did not answer")
-	errNonsense = errors.New("the STS's answer is not that of a session")
+	errNotSent  = errors.New("AWS could not be reached")
+	errNoAnswer = errors.New("AWS did not answer")
+	errNonsense = errors.New("the answer is none that AWS gives to this call")
 )
 
-// codeError is an error of STS, by its code. Codes are a closed list: anything else could be a word of ours, sent back.
+// codeError is an error of STS or IAM, by its code. Codes are a closed list: anything else could be a word of ours, sent back.
 type codeError struct {
 	status int
 	code   string
 }
 
 func (e *codeError) Error() string {
-	return strings.TrimSpace(fmt.Sprintf("the STS answers %d %s", e.status, e.code))
+	return strings.TrimSpace(fmt.Sprintf("AWS answers %d %s", e.status, e.code))
 }
 
 // codes that STS publishes for AssumeRoleWithWebIdentity and for every action, and what each means to a caller of brokers.
@@ -149,6 +146,13 @@ var codes = map[string]error{
 	"RequestLimitExceeded":        brokers.ErrUnavailable,
 	"ServiceUnavailable":          brokers.ErrUnavailable,
 	"RequestExpired":              brokers.ErrMisconfigured,
+	"InvalidClientTokenId":        brokers.ErrMisconfigured, // from here on IAM's
+	"SignatureDoesNotMatch":       brokers.ErrMisconfigured,
+	"NoSuchEntity":                brokers.ErrMisconfigured,
+	"UnmodifiableEntity":          brokers.ErrMisconfigured, // a role of IAM Identity Center
+	"LimitExceeded":               brokers.ErrScopes,
+	"ConcurrentModification":      brokers.ErrUnavailable,
+	"ServiceFailure":              brokers.ErrUnavailable,
 }
 
 // errorAnswer is an error of STS (version 2011-06-15).
@@ -177,24 +181,29 @@ type sessionAnswer struct {
 	Error *struct{} `xml:"Error"` // never beside a session
 }
 
-// assume sends one request.
-func (a *api) assume(ctx context.Context, form url.Values) (sessionAnswer, error) {
-	var out sessionAnswer
+// post sends one request, which sign completes (nil: it is unsigned), and reads the answer into out.
+func (a *api) post(ctx context.Context, form url.Values, sign func(r *http.Request, body string) error, out any) error {
+	body := form.Encode()
 	var sent atomic.Bool // once there is a connection, the request may have been read
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, strings.NewReader(body))
 	if err != nil {
-		return out, fmt.Errorf("%w: %w", errNotSent, err)
+		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "text/xml")
 	req.Header.Set("User-Agent", "sallyport")
+	if sign != nil {
+		if err := sign(req, body); err != nil {
+			return fmt.Errorf("%w: %w", errNotSent, err)
+		}
+	}
 	res, err := a.http.Do(req)
 	switch {
 	case err != nil && !sent.Load():
-		return out, fmt.Errorf("%w: %w", errNotSent, bare(err))
+		return fmt.Errorf("%w: %w", errNotSent, bare(err))
 	case err != nil:
-		return out, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
+		return fmt.Errorf("%w: %w", errNoAnswer, bare(err))
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
@@ -204,14 +213,26 @@ func (a *api) assume(ctx context.Context, form url.Values) (sessionAnswer, error
 		if _, known := codes[e.Error.Code]; !known {
 			e.Error.Code = ""
 		}
-		return out, &codeError{res.StatusCode, e.Error.Code}
+		return &codeError{res.StatusCode, e.Error.Code}
 	}
 	switch {
 	case err != nil:
-		return out, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
+		return fmt.Errorf("%w: %w", errNoAnswer, bare(err))
 	case len(text) > maxAnswer:
-		return out, fmt.Errorf("%w: it is longer than %d bytes", errNonsense, maxAnswer)
-	case xml.Unmarshal(text, &out) != nil || out.Error != nil: // its error may repeat the text
+		return fmt.Errorf("%w: it is longer than %d bytes", errNonsense, maxAnswer)
+	case out != nil && xml.Unmarshal(text, out) != nil: // its error may repeat the text
+		return errNonsense
+	}
+	return nil
+}
+
+// assume asks for a session.
+func (a *api) assume(ctx context.Context, form url.Values) (sessionAnswer, error) {
+	var out sessionAnswer
+	if err := a.post(ctx, form, nil, &out); err != nil {
+		return sessionAnswer{}, err
+	}
+	if out.Error != nil {
 		return sessionAnswer{}, errNonsense
 	}
 	return out, nil

@@ -57,7 +57,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		return brokers.Credential{}, fmt.Errorf("%w: AWS gives no session of less than %s", brokers.ErrTooShort, leastLife)
 	}
 	name := sessionName(o)
-	jwt, err := b.assert(ctx, o, now)
+	jwt, err := b.assert(ctx, b.about(o), now)
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
 	}
@@ -71,7 +71,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	for i, arn := range arns {
 		form.Set(fmt.Sprintf("PolicyArns.member.%d.arn", i+1), arn)
 	}
-	a, err := b.api.assume(ctx, form)
+	a, err := b.sts.assume(ctx, form)
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("%w: %w", classOf(err), err)
 	}
@@ -88,12 +88,9 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	}, nil
 }
 
-// assert signs the assertion for one session.
-func (b *Broker) assert(ctx context.Context, o brokers.Order, now time.Time) (string, error) {
-	a := assertion{
-		Issuer: b.deps.Issuer + brokers.AssertionsPath, Subject: Subject(b.target), Audience: b.audience,
-		IssuedAt: now.Unix(), Expires: now.Add(assertionLifetime).Unix(), ID: o.Lease().ID,
-	}
+// about is what the assertion for a session says of it.
+func (b *Broker) about(o brokers.Order) assertion {
+	a := assertion{Subject: Subject(b.target), ID: o.Lease().ID}
 	if !b.settings.Compatible {
 		a.Tags = &tags{
 			Principal: map[string][]string{
@@ -103,6 +100,12 @@ func (b *Broker) assert(ctx context.Context, o brokers.Order, now time.Time) (st
 		}
 		a.Source = sourceIdentity(o)
 	}
+	return a
+}
+
+// assert signs an assertion.
+func (b *Broker) assert(ctx context.Context, a assertion, now time.Time) (string, error) {
+	a.Issuer, a.Audience, a.IssuedAt, a.Expires = b.deps.Issuer+brokers.AssertionsPath, b.audience, now.Unix(), now.Add(assertionLifetime).Unix()
 	return b.deps.Assertions.Sign(ctx, brokers.Header{Algorithm: b.algorithm, Type: "JWT"}, a)
 }
 
@@ -144,7 +147,7 @@ func (b *Broker) fits(a sessionAnswer, name string, o brokers.Order, now time.Ti
 		wrong = "it does not say when it ends, or has ended"
 	case expires.After(o.Grant().Expires()):
 		wrong = "it lives longer than was asked for"
-	case !b.settings.Compatible && a.Result.User.ARN != b.assumed+name:
+	case !b.settings.Compatible && a.Result.User.ARN != b.role.session()+name:
 		wrong = "it is of another role or session"
 	case !b.settings.Compatible && a.Result.SourceIdentity != sourceIdentity(o):
 		wrong = "it has another source identity; does the role's trust policy allow sts:SetSourceIdentity?"
@@ -158,22 +161,4 @@ func (b *Broker) fits(a sessionAnswer, name string, o brokers.Order, now time.Ti
 // isKey reports whether a text can be a part of a credential.
 func isKey(s string, least, most int) bool {
 	return len(s) >= least && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
-}
-
-// Reasons of receipts.
-const (
-	reasonAlive = "AWS takes no session back. An administrator ends it before by a deny on aws:SourceIdentity of its family, in seconds to minutes; roles that were chained from it are not covered. What it made stays: look in CloudTrail for its source identity"
-	reasonStore = "the store takes no session back; an administrator ends it before by taking the policy away"
-)
-
-// Revoke implements [brokers.Revoker]. It promises nothing: a session ends by itself.
-func (b *Broker) Revoke(_ context.Context, h brokers.Handle) (brokers.Receipt, error) {
-	now := b.deps.Now()
-	switch {
-	case !h.Expires.IsZero() && !h.Expires.After(now):
-		return brokers.Receipt{State: brokers.Dead, At: now, Gone: true}, nil
-	case b.settings.Compatible:
-		return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: reasonStore}, nil
-	}
-	return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: reasonAlive}, nil
 }

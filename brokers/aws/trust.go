@@ -30,41 +30,73 @@ func TrustOf(t brokers.Target, s Settings, issuer string, life int64) (Trust, er
 	if err != nil {
 		return Trust{}, err
 	}
-	provider := u.Host + u.Path
-	arn := "arn:" + r.partition + ":iam::" + r.account + ":oidc-provider/" + provider
-	policy, err := json.MarshalIndent(map[string]any{"Version": policyFormat, "Statement": []any{map[string]any{
-		"Effect": "Allow", "Principal": map[string]any{"Federated": arn},
-		"Action":    []string{"sts:AssumeRoleWithWebIdentity", "sts:TagSession", "sts:SetSourceIdentity"},
-		"Condition": map[string]any{"StringEquals": map[string]string{provider + ":aud": audience(s), provider + ":sub": Subject(t.Name)}},
-	}}}, "", "  ")
-	if err != nil {
-		return Trust{}, err
-	}
-	life = max(life, 3600)
-	cli := fmt.Sprintf(`# Once for the account: an error that the provider exists means that it is there. AWS reads our keys from %s/jwks, over public https.
+	p := provider{url: own, name: u.Host + u.Path, audience: audience(s), account: r}
+	out := Trust{
+		CLI: fmt.Sprintf(`# Once for the account: an error that the provider exists means that it is there. AWS reads our keys from %s/jwks, over public https.
 aws iam create-open-id-connect-provider --url %s --client-id-list %s
-# A role for this target alone. What it may do are its own policies; sessions are bounded by their scopes.
-aws iam create-role --role-name %s --max-session-duration %d --assume-role-policy-document '%s'
-`, own, own, audience(s), r.name, life, policy)
-	terraform := fmt.Sprintf(`resource "aws_iam_openid_connect_provider" "sallyport" {
+`, own, own, p.audience),
+		Terraform: fmt.Sprintf(`resource "aws_iam_openid_connect_provider" "sallyport" {
   url            = %q
   client_id_list = [%q]
 }
-
-resource "aws_iam_role" %q {
-  name                 = %q
-  max_session_duration = %d
-  assume_role_policy   = <<-EOT
-    %s
-  EOT
+`, own, p.audience),
+	}
+	err = p.role(&out, r, "A role for this target alone. What it may do are its own policies; sessions are bounded by their scopes.",
+		Subject(t.Name), max(life, 3600), []string{"sts:AssumeRoleWithWebIdentity", "sts:TagSession", "sts:SetSourceIdentity"}, nil)
+	if err != nil || s.Revoker == nil {
+		return out, err
+	}
+	if r, err = parseRole(Settings{Role: s.Revoker.Role}); err != nil {
+		return Trust{}, err
+	}
+	may := revokerPolicy(s.Role)
+	err = p.role(&out, r, "The role that denies revoked sessions: it writes inline policies of that role, and can do nothing else.",
+		RevokerSubject(t.Name), 3600, []string{"sts:AssumeRoleWithWebIdentity"}, &may)
+	return out, err
 }
-`, own, audience(s), strings.Map(func(r rune) rune {
+
+// provider is what IAM calls our assertion issuer.
+type provider struct {
+	url, name, audience string
+	account             role
+}
+
+// role adds a role that trusts one subject, with a policy of its own or none.
+func (p provider) role(out *Trust, r role, comment, subject string, life int64, actions []string, may *policy) error {
+	trust, err := json.MarshalIndent(map[string]any{"Version": policyFormat, "Statement": []any{map[string]any{
+		"Effect": "Allow", "Principal": map[string]any{"Federated": "arn:" + p.account.partition + ":iam::" + p.account.account + ":oidc-provider/" + p.name},
+		"Action":    actions,
+		"Condition": map[string]any{"StringEquals": map[string]string{p.name + ":aud": p.audience, p.name + ":sub": subject}},
+	}}}, "", "  ")
+	if err != nil {
+		return err
+	}
+	out.CLI += fmt.Sprintf("# %s\naws iam create-role --role-name %s --max-session-duration %d --assume-role-policy-document '%s'\n", comment, r.name, life, trust)
+	out.Terraform += fmt.Sprintf("\n# %s\nresource \"aws_iam_role\" %q {\n  name                 = %q\n  max_session_duration = %d\n  assume_role_policy   = %s}\n", comment, resource(r.name), r.name, life, heredoc(trust))
+	if may == nil {
+		return nil
+	}
+	text, err := json.MarshalIndent(may, "", "  ")
+	if err != nil {
+		return err
+	}
+	out.CLI += fmt.Sprintf("aws iam put-role-policy --role-name %s --policy-name sallyport-revoker --policy-document '%s'\n", r.name, text)
+	out.Terraform += fmt.Sprintf("\nresource \"aws_iam_role_policy\" %q {\n  name   = \"sallyport-revoker\"\n  role   = aws_iam_role.%s.id\n  policy = %s}\n", resource(r.name), resource(r.name), heredoc(text))
+	return nil
+}
+
+// resource is a name as Terraform takes it.
+func resource(name string) string {
+	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
 			return r
 		}
 		return '_'
-	}, t.Name), r.name, life, strings.ReplaceAll(string(policy), "\n", "\n    "))
-	return Trust{cli, terraform}, nil
+	}, strings.ToLower(name))
+}
+
+func heredoc(text []byte) string {
+	return "<<-EOT\n    " + strings.ReplaceAll(string(text), "\n", "\n    ") + "\n  EOT\n"
 }
 
 // Withdraw prints the command that ends the trust in our keys at the account of a target.

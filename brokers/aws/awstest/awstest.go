@@ -1,5 +1,6 @@
-// Package awstest is a FAKE of one action of AWS STS: AssumeRoleWithWebIdentity. It is no AWS: it holds requests to what the
-// published documentation says (version 2011-06-15), answers in its XML, and refuses with its codes.
+// Package awstest is a FAKE of one action of AWS STS, AssumeRoleWithWebIdentity (version 2011-06-15), and of the four of IAM that are
+// about inline policies of roles (version 2010-05-08). It is no AWS: it holds requests to what the published documentation says,
+// answers in its XML, and refuses with its codes.
 package awstest
 
 import (
@@ -24,25 +25,39 @@ const (
 	Role     = "arn:aws:iam::123456789012:role/paths/are/left/out/orders"
 	Session  = "arn:aws:sts::123456789012:assumed-role/orders/"
 	Audience = "sts.amazonaws.com"
+	// Revoker is a role that may write inline policies of Role.
+	Revoker        = "arn:aws:iam::123456789012:role/sallyport-revoker"
+	revokerSession = "arn:aws:sts::123456789012:assumed-role/sallyport-revoker/"
 )
 
 // Server is the fake.
 type Server struct {
 	URL     string
 	Issuer  string // of our assertions
-	Subject string // that the role trusts
+	Subject string // that the role trusts; "sallyport-revoker:" and its target is trusted by the revoker's
 
 	verify func(*jose.JSONWebSignature) ([]byte, error)
 	mu     sync.Mutex
 	asked  []url.Values
 	before func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
 	change func(answer string) string
+
+	sessions map[string]session // by session token
+	policies map[string]string  // inline policies of the role
+	calls    map[string]int     // of IAM, by action
+}
+
+// session is what the fake remembers of one that it made.
+type session struct {
+	key, secret, role string
+	policy            string // that bounds it
+	tags              map[string][]string
 }
 
 // New runs a server until the test ends. verify checks the signature of an assertion by the issuer's keys.
 func New(t testing.TB, issuer, subject string, verify func(*jose.JSONWebSignature) ([]byte, error)) *Server {
 	t.Helper()
-	s := &Server{Issuer: issuer, Subject: subject, verify: verify}
+	s := &Server{Issuer: issuer, Subject: subject, verify: verify, sessions: map[string]session{}, policies: map[string]string{}, calls: map[string]int{}}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	s.URL = server.URL
@@ -92,6 +107,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if before != nil && before(w, r) {
 		return
 	}
+	if strings.Contains(r.Header.Get("Authorization"), "/iam/aws4_request") {
+		s.iam(w, r)
+		return
+	}
 	if r.Method != http.MethodPost || r.ParseForm() != nil || r.Header.Get("Authorization") != "" {
 		refuse(w, 400, "ValidationError", "the action is unsigned, and a form")
 		return
@@ -117,7 +136,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.Has("PolicyArns.member.11.arn"):
 		refuse(w, 400, "ValidationError", "PolicyArns")
 		return
-	case f.Get("RoleArn") != Role:
+	case f.Get("RoleArn") != Role && f.Get("RoleArn") != Revoker:
 		refuse(w, 403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
 		return
 	}
@@ -127,7 +146,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	source, code, message := s.identity(f.Get("WebIdentityToken"))
+	subject, arn := s.Subject, Session
+	if f.Get("RoleArn") == Revoker {
+		subject, arn = strings.Replace(s.Subject, "sallyport:", "sallyport-revoker:", 1), revokerSession
+	}
+	source, tags, code, message := s.identity(f.Get("WebIdentityToken"), subject)
 	if code != "" {
 		status := 400
 		if code == "AccessDenied" || code == "IDPRejectedClaim" {
@@ -136,13 +159,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, code, message)
 		return
 	}
+	made := session{key: "ASIA" + rand.Text()[:16], secret: rand.Text() + rand.Text()[:12] + "/+", role: f.Get("RoleArn"), policy: f.Get("Policy"), tags: tags}
+	token := strings.Repeat(rand.Text(), 20) + "=="
+	s.mu.Lock()
+	s.sessions[token] = made
+	s.mu.Unlock()
 	answer := fmt.Sprintf(`<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>`+
-		`<Credentials><AccessKeyId>ASIA%s</AccessKeyId><SecretAccessKey>%s/+</SecretAccessKey><SessionToken>%s==</SessionToken><Expiration>%s</Expiration></Credentials>`+
+		`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials>`+
 		`<AssumedRoleUser><Arn>%s%s</Arn><AssumedRoleId>AROA1:%s</AssumedRoleId></AssumedRoleUser><Audience>%s</Audience><Provider>%s</Provider>`+
 		`<SubjectFromWebIdentityToken>%s</SubjectFromWebIdentityToken><SourceIdentity>%s</SourceIdentity></AssumeRoleWithWebIdentityResult>`+
 		`<ResponseMetadata><RequestId>0f</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>`,
-		rand.Text()[:16], rand.Text()+rand.Text()[:12], strings.Repeat(rand.Text(), 20), time.Now().Add(time.Duration(seconds)*time.Second).UTC().Format(time.RFC3339),
-		Session, f.Get("RoleSessionName"), f.Get("RoleSessionName"), Audience, s.Issuer, s.Subject, source)
+		made.key, made.secret, token, time.Now().Add(time.Duration(seconds)*time.Second).UTC().Format(time.RFC3339),
+		arn, f.Get("RoleSessionName"), f.Get("RoleSessionName"), Audience, s.Issuer, subject, source)
 	if change != nil {
 		answer = change(answer)
 	}
@@ -151,14 +179,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // identity verifies an assertion as AWS does.
-func (s *Server) identity(raw string) (source, code, message string) {
+func (s *Server) identity(raw, subject string) (source string, with map[string][]string, code, message string) {
 	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
 	if err != nil || len(raw) > 20000 {
-		return "", "InvalidIdentityToken", "no JWT"
+		return "", nil, "InvalidIdentityToken", "no JWT"
 	}
 	payload, err := s.verify(jws)
 	if err != nil {
-		return "", "InvalidIdentityToken", "the signature does not verify"
+		return "", nil, "InvalidIdentityToken", "the signature does not verify"
 	}
 	var c struct {
 		Iss, Sub string
@@ -174,18 +202,18 @@ func (s *Server) identity(raw string) (source, code, message string) {
 	now := time.Now().Unix()
 	switch {
 	case json.Unmarshal(payload, &c) != nil || c.Iss != s.Issuer || c.Aud != Audience || c.Azp != "":
-		return "", "InvalidIdentityToken", "iss or aud"
+		return "", nil, "InvalidIdentityToken", "iss or aud"
 	case c.Exp <= now || c.Iat > now+5:
-		return "", "ExpiredTokenException", "exp"
-	case c.Sub != s.Subject:
-		return "", "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+		return "", nil, "ExpiredTokenException", "exp"
+	case c.Sub != subject:
+		return "", nil, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"
 	case c.Source != "" && !sessionName.MatchString(c.Source), len(c.Tags.Principal) > 50:
-		return "", "IDPRejectedClaim", "source identity or tags"
+		return "", nil, "IDPRejectedClaim", "source identity or tags"
 	}
 	for k, v := range c.Tags.Principal {
 		if len(v) != 1 || len(k) > 128 || strings.HasPrefix(strings.ToLower(k), "aws:") || !tag.MatchString(k) || !tag.MatchString(v[0]) {
-			return "", "IDPRejectedClaim", "a tag"
+			return "", nil, "IDPRejectedClaim", "a tag"
 		}
 	}
-	return c.Source, "", ""
+	return c.Source, c.Tags.Principal, "", ""
 }
