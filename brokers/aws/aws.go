@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 // Type is the issued_token_type of what this broker makes.
@@ -103,7 +104,7 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	if err != nil {
 		return nil, fmt.Errorf("aws broker of target %s: endpoint %w", t.Name, err)
 	}
-	roots, err := authorities(t, s)
+	roots, err := upstream.Authorities(t, s.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("aws broker of target %s: %w", t.Name, err)
 	}
@@ -142,9 +143,6 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// Subject is the sub of the assertion that is shown for a target: what its role's trust policy names.
-func Subject(target string) string { return "sallyport:" + target }
-
 // role is an ARN of a role.
 type role struct{ partition, account, name string }
 
@@ -156,7 +154,7 @@ func (r role) session() string {
 // ARNs of their own.
 func parseRole(of Settings) (role, error) {
 	s := of.Role
-	if of.Compatible && strings.HasPrefix(s, "arn:") && len(s) >= 20 && isWord(s) {
+	if of.Compatible && strings.HasPrefix(s, "arn:") && len(s) >= 20 && upstream.IsWord(s, 2048) {
 		return role{}, nil
 	}
 	parts := strings.SplitN(s, ":", 6)

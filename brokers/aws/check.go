@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Problem {
@@ -25,7 +26,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 			bad("endpoint", "endpoint %q %s", s.Endpoint, err)
 		}
 	}
-	if s.Audience != "" && !isWord(s.Audience) {
+	if s.Audience != "" && !upstream.IsWord(s.Audience, 255) {
 		bad("audience", "audience %q is not 1 to 255 printable ASCII characters without spaces", s.Audience)
 	}
 	if s.Algorithm != "" && t.Signing != nil && !slices.Contains(t.Signing, s.Algorithm) {
@@ -51,7 +52,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 			bad("revoker", "a store that is not AWS has no IAM; leave revoker out")
 		}
 	}
-	if _, err := authorities(t, s); err != nil {
+	if _, err := upstream.Authorities(t, s.CAFile); err != nil {
 		bad("ca_file", "%s; it takes PEM certificates", err)
 	}
 	if len(scopes) == 0 {
@@ -90,13 +91,9 @@ func checkScope(path string, s Scope) []brokers.Problem {
 		bad(".policy_arns", "%d managed policies are more than %d", len(s.ARNs), maxARNs)
 	}
 	for i, a := range s.ARNs {
-		if !strings.HasPrefix(a, "arn:") || !strings.Contains(a, ":policy/") || len(a) > 2048 || !isWord(a[:min(len(a), 255)]) {
+		if !strings.HasPrefix(a, "arn:") || !strings.Contains(a, ":policy/") || !upstream.IsWord(a, 2048) {
 			bad(fmt.Sprintf(".policy_arns[%d]", i), "%q is no ARN of a managed policy", a)
 		}
 	}
 	return out
-}
-
-func isWord(s string) bool {
-	return s != "" && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -2,75 +2,33 @@ package aws
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
-// Limits of one request.
-const (
-	connectTimeout = 3 * time.Second
-	requestTimeout = 10 * time.Second
-	maxHeader      = 64 << 10 // bytes
-	maxAnswer      = 64 << 10 // bytes; a session token is some 2 KiB, and AWS promises no size
-)
+// maxAnswer is in bytes; a session token is some 2 KiB, and AWS promises no size.
+const maxAnswer = 64 << 10
 
-// api is one endpoint, of STS or IAM. Nothing else is contacted: no redirect is followed, and no proxy is taken from the environment, which
-// must not choose who sees our assertion.
+// keepIdle is how many connections are kept to an endpoint.
+const keepIdle = 4
+
+// api is one endpoint, of STS or IAM.
 type api struct {
 	url  string
 	http *http.Client
 }
 
 func newAPI(endpoint string, roots *x509.CertPool) *api {
-	return &api{url: endpoint, http: &http.Client{
-		Timeout: requestTimeout,
-		Transport: &http.Transport{
-			Proxy:                  nil,
-			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-			TLSHandshakeTimeout:    connectTimeout,
-			DisableCompression:     true,
-			MaxIdleConnsPerHost:    4,
-			IdleConnTimeout:        20 * time.Second,
-			MaxResponseHeaderBytes: maxHeader,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
-
-// authorities returns who may sign the endpoint's certificate; nil is whom the system trusts.
-func authorities(t brokers.Target, s Settings) (*x509.CertPool, error) {
-	if s.CAFile == "" {
-		return nil, nil
-	}
-	path := s.CAFile
-	if t.Path != nil {
-		path = t.Path(path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, errors.New("ca_file has no PEM certificate")
-	}
-	return pool, nil
+	return &api{endpoint, upstream.NewClient(roots, keepIdle)}
 }
 
 var region = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`)
@@ -92,28 +50,11 @@ func stsEndpoint(s Settings) (string, error) {
 
 // parseEndpoint reads the URL of an endpoint that is not AWS's own.
 func parseEndpoint(endpoint string) (string, error) {
-	u, err := url.Parse(endpoint)
-	loopback := func(host string) bool {
-		ip := net.ParseIP(host)
-		return host == "localhost" || ip != nil && ip.IsLoopback()
-	}
-	switch {
-	case err != nil || u.Hostname() == "":
-		return "", errors.New("is no URL; write https://HOST/")
-	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
-		return "", errors.New("is not https; our assertion and the session would be read on the way (http is for a loopback host)")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(endpoint, "#"):
-		return "", errors.New("is more than a host and a path; write https://HOST/")
-	}
-	return endpoint, nil
+	_, err := upstream.ParseURL(endpoint, "https://HOST/")
+	return endpoint, err
 }
 
-// Errors of calls. None of them repeats what the server said: it answers to requests that carry our assertion.
-var (
-	errNotSent  = errors.New("AWS could not be reached")
-	errNoAnswer = errors.New("AWS did not answer")
-	errNonsense = errors.New("the answer is none that AWS gives to this call")
-)
+var errNonsense = errors.New("the answer is none that AWS gives to this call")
 
 // codeError is an error of STS or IAM, by its code. Codes are a closed list: anything else could be a word of ours, sent back.
 type codeError struct {
@@ -184,43 +125,29 @@ type sessionAnswer struct {
 // post sends one request, which sign completes (nil: it is unsigned), and reads the answer into out.
 func (a *api) post(ctx context.Context, form url.Values, sign func(r *http.Request, body string) error, out any) error {
 	body := form.Encode()
-	var sent atomic.Bool // once there is a connection, the request may have been read
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, strings.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNotSent, err)
+		return fmt.Errorf("%w: %w", upstream.ErrNotSent, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "text/xml")
-	req.Header.Set("User-Agent", "sallyport")
 	if sign != nil {
 		if err := sign(req, body); err != nil {
-			return fmt.Errorf("%w: %w", errNotSent, err)
+			return fmt.Errorf("%w: %w", upstream.ErrNotSent, err)
 		}
 	}
-	res, err := a.http.Do(req)
+	res, err := upstream.Do(ctx, a.http, req, maxAnswer)
 	switch {
-	case err != nil && !sent.Load():
-		return fmt.Errorf("%w: %w", errNotSent, bare(err))
 	case err != nil:
-		return fmt.Errorf("%w: %w", errNoAnswer, bare(err))
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if res.StatusCode != http.StatusOK {
+		return err
+	case res.Status != http.StatusOK:
 		var e errorAnswer
-		_ = xml.Unmarshal(text, &e) // a proxy in between answers in its own words
+		_ = xml.Unmarshal(res.Body, &e) // a proxy in between answers in its own words
 		if _, known := codes[e.Error.Code]; !known {
 			e.Error.Code = ""
 		}
-		return &codeError{res.StatusCode, e.Error.Code}
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", errNoAnswer, bare(err))
-	case len(text) > maxAnswer:
-		return fmt.Errorf("%w: it is longer than %d bytes", errNonsense, maxAnswer)
-	case out != nil && xml.Unmarshal(text, out) != nil: // its error may repeat the text
+		return &codeError{res.Status, e.Error.Code}
+	case out != nil && xml.Unmarshal(res.Body, out) != nil: // its error may repeat the text
 		return errNonsense
 	}
 	return nil
@@ -238,20 +165,11 @@ func (a *api) assume(ctx context.Context, form url.Values) (sessionAnswer, error
 	return out, nil
 }
 
-// bare drops the URL, which the target's file says already, from what net/http says.
-func bare(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
 // classOf returns what the error of a mint means to callers of brokers. A session that was made and lost ends by itself.
 func classOf(err error) error {
 	var c *codeError
 	switch {
-	case errors.Is(err, errNotSent):
+	case errors.Is(err, upstream.ErrNotSent):
 		return brokers.ErrUnavailable
 	case !errors.As(err, &c):
 		return brokers.ErrUncertain

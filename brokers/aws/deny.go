@@ -20,6 +20,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 // The denial of sessions is a set that only grows and forgets: each batch is an inline policy of its own, under a name that no other
@@ -45,7 +46,7 @@ func RevokerSubject(target string) string { return "sallyport-revoker:" + target
 // denier takes the revoker's role, bounded to the target's role once more.
 func (b *Broker) denier(ctx context.Context, now time.Time) (denier, error) {
 	id := strings.ToLower(rand.Text())
-	jwt, err := b.assert(ctx, assertion{Subject: RevokerSubject(b.target), ID: id}, now)
+	jwt, err := b.assert(ctx, assertion{Assertion: upstream.NewAssertion(b.deps, RevokerSubject(b.target), b.audience, id)})
 	if err != nil {
 		return denier{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
 	}

@@ -10,23 +10,15 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
-// assertionLifetime bounds the JWT that is shown to AWS: it is used at once.
-const assertionLifetime = 2 * time.Minute
-
-// assertion is the JWT that we show to AWS. It has one audience and no azp; its subject is the target, so that a trust policy can
-// name it exactly.
+// assertion is the JWT that we show to AWS.
 type assertion struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	IssuedAt int64  `json:"iat"`
-	Expires  int64  `json:"exp"`
-	ID       string `json:"jti"`
-	Tags     *tags  `json:"https://aws.amazon.com/tags,omitempty"`
-	Source   string `json:"https://aws.amazon.com/source_identity,omitempty"`
+	upstream.Assertion
+	Tags   *tags  `json:"https://aws.amazon.com/tags,omitempty"`
+	Source string `json:"https://aws.amazon.com/source_identity,omitempty"`
 }
 
 // tags are session tags: who the session is for, which a chained role keeps.
@@ -57,7 +49,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		return brokers.Credential{}, fmt.Errorf("%w: AWS gives no session of less than %s", brokers.ErrTooShort, leastLife)
 	}
 	name := sessionName(o)
-	jwt, err := b.assert(ctx, b.about(o), now)
+	jwt, err := b.assert(ctx, b.about(o))
 	if err != nil {
 		return brokers.Credential{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
 	}
@@ -90,7 +82,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 
 // about is what the assertion for a session says of it.
 func (b *Broker) about(o brokers.Order) assertion {
-	a := assertion{Subject: Subject(b.target), ID: o.Lease().ID}
+	a := assertion{Assertion: upstream.NewAssertion(b.deps, upstream.Subject(b.target), b.audience, o.Lease().ID)}
 	if !b.settings.Compatible {
 		a.Tags = &tags{
 			Principal: map[string][]string{
@@ -104,8 +96,7 @@ func (b *Broker) about(o brokers.Order) assertion {
 }
 
 // assert signs an assertion.
-func (b *Broker) assert(ctx context.Context, a assertion, now time.Time) (string, error) {
-	a.Issuer, a.Audience, a.IssuedAt, a.Expires = b.deps.Issuer+brokers.AssertionsPath, b.audience, now.Unix(), now.Add(assertionLifetime).Unix()
+func (b *Broker) assert(ctx context.Context, a assertion) (string, error) {
 	return b.deps.Assertions.Sign(ctx, brokers.Header{Algorithm: b.algorithm, Type: "JWT"}, a)
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 // Trust is what makes AWS trust us for a target: once in two forms.
@@ -19,7 +20,7 @@ type Trust struct {
 func TrustOf(t brokers.Target, s Settings, issuer string, life int64) (Trust, error) {
 	if s.Compatible {
 		return Trust{}, fmt.Errorf("target %s is at a store that is not AWS: tell it in its own way to trust the issuer %s%s, the audience %s and the subject %s",
-			t.Name, issuer, brokers.AssertionsPath, audience(s), Subject(t.Name))
+			t.Name, issuer, brokers.AssertionsPath, audience(s), upstream.Subject(t.Name))
 	}
 	r, err := parseRole(s)
 	if err != nil {
@@ -42,7 +43,7 @@ aws iam create-open-id-connect-provider --url %s --client-id-list %s
 `, own, p.audience),
 	}
 	err = p.role(&out, r, "A role for this target alone. What it may do are its own policies; sessions are bounded by their scopes.",
-		Subject(t.Name), max(life, 3600), []string{"sts:AssumeRoleWithWebIdentity", "sts:TagSession", "sts:SetSourceIdentity"}, nil)
+		upstream.Subject(t.Name), max(life, 3600), []string{"sts:AssumeRoleWithWebIdentity", "sts:TagSession", "sts:SetSourceIdentity"}, nil)
 	if err != nil || s.Revoker == nil {
 		return out, err
 	}

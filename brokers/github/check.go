@@ -1,15 +1,13 @@
 package github
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Problem {
@@ -37,7 +35,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	if _, err := parseAPI(s.API); err != nil {
 		bad("api", "api %q %s", s.API, err)
 	}
-	if _, err := authorities(t, s); err != nil {
+	if _, err := upstream.Authorities(t, s.CAFile); err != nil {
 		bad("ca_file", "%s; it takes PEM certificates", err)
 	}
 	if len(scopes) == 0 {
@@ -87,19 +85,8 @@ func parseAPI(s string) (string, error) {
 	if s == "" {
 		return defaultAPI, nil
 	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Hostname() == "":
-		return "", errors.New("is no URL; write https://HOST/api/v3")
-	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
-		return "", errors.New("is not https; our login and the tokens would be read on the way (http is for a loopback host)")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"), strings.Contains(s, "%"), strings.Contains(u.Path, "//"), strings.Contains(u.Path, ".."):
-		return "", errors.New("is more than a host and a plain path; write https://HOST/api/v3")
+	if _, err := upstream.ParseURL(s, "https://HOST/api/v3"); err != nil {
+		return "", err
 	}
 	return strings.TrimSuffix(s, "/"), nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -4,33 +4,24 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
 
-// Limits of one request.
 const (
-	connectTimeout = 3 * time.Second
-	requestTimeout = 10 * time.Second
-	maxHeader      = 64 << 10 // bytes
-	maxAnswer      = 4 << 20  // bytes: five hundred repositories, each described at length
+	maxAnswer = 4 << 20 // bytes: five hundred repositories, each described at length
 
 	// The App's JWT (RS256): it begins a minute back, for clocks, and lives less than the ten minutes that GitHub allows.
 	jwtBack = time.Minute
@@ -49,43 +40,11 @@ func newAPI(t brokers.Target, s Settings) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("github broker of target %s: api %w", t.Name, err)
 	}
-	roots, err := authorities(t, s)
+	roots, err := upstream.Authorities(t, s.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("github broker of target %s: %w", t.Name, err)
 	}
-	return &api{base: base, http: &http.Client{
-		Timeout: requestTimeout,
-		Transport: &http.Transport{
-			Proxy:                  nil,
-			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-			TLSHandshakeTimeout:    connectTimeout,
-			DisableCompression:     true,
-			DisableKeepAlives:      true, // a token of ours is no reason to keep a connection
-			MaxResponseHeaderBytes: maxHeader,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
-}
-
-// authorities returns who may sign the API's certificate; nil is whom the system trusts.
-func authorities(t brokers.Target, s Settings) (*x509.CertPool, error) {
-	if s.CAFile == "" {
-		return nil, nil
-	}
-	path := s.CAFile
-	if t.Path != nil {
-		path = t.Path(path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, errors.New("ca_file has no PEM certificate")
-	}
-	return pool, nil
+	return &api{base, upstream.NewClient(roots, 0)}, nil // a token of ours is no reason to keep a connection
 }
 
 // parseKey reads the App's key. Its errors do not repeat it.
@@ -135,12 +94,6 @@ func (b *Broker) login() (string, error) {
 	return jws.CompactSerialize()
 }
 
-// Errors of calls. None of them repeats what the server said: it answers to requests that carry a token.
-var (
-	errNotSent  = errors.New("the API could not be reached")
-	errNoAnswer = errors.New("the API did not answer")
-)
-
 // statusError is an answer that is not the one that was expected.
 type statusError struct {
 	code    int
@@ -161,52 +114,30 @@ func (a *api) call(ctx context.Context, method, path, bearer string, in any, wan
 	if in != nil {
 		data, err := json.Marshal(in)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errNotSent, err)
+			return nil, fmt.Errorf("%w: %w", upstream.ErrNotSent, err)
 		}
 		body = bytes.NewReader(data)
 	}
-	var sent atomic.Bool // once there is a connection, the request may have been read
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+		return nil, fmt.Errorf("%w: %w", upstream.ErrNotSent, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+bearer)
 	req.Header.Set("Accept", "application/vnd.github+json")
 	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
-	req.Header.Set("User-Agent", "sallyport")
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := a.http.Do(req)
-	switch {
-	case err != nil && !sent.Load():
-		return nil, fmt.Errorf("%w: %w", errNotSent, bare(err))
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
+	res, err := upstream.Do(ctx, a.http, req, maxAnswer)
+	if err != nil {
+		return nil, err
 	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case res.StatusCode != want:
-		limited := res.StatusCode == http.StatusTooManyRequests ||
-			res.StatusCode == http.StatusForbidden && (res.Header.Get("X-Ratelimit-Remaining") == "0" || res.Header.Get("Retry-After") != "")
-		return nil, &statusError{res.StatusCode, limited}
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errNoAnswer, bare(err))
-	case len(text) > maxAnswer:
-		return nil, fmt.Errorf("%w: its answer is longer than %d bytes", errNoAnswer, maxAnswer)
+	if res.Status != want {
+		limited := res.Status == http.StatusTooManyRequests ||
+			res.Status == http.StatusForbidden && (res.Header.Get("X-Ratelimit-Remaining") == "0" || res.Header.Get("Retry-After") != "")
+		return nil, &statusError{res.Status, limited}
 	}
-	return text, nil
-}
-
-// bare drops the URL, which the target's file says already, from what net/http says.
-func bare(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
+	return res.Body, nil
 }
 
 // classOf returns what the error of a mint means to callers of brokers. It is ErrUncertain unless it proves that nothing was
@@ -214,7 +145,7 @@ func bare(err error) error {
 func classOf(err error) error {
 	var s *statusError
 	switch {
-	case errors.Is(err, errNotSent):
+	case errors.Is(err, upstream.ErrNotSent):
 		return brokers.ErrUnavailable
 	case !errors.As(err, &s):
 		return brokers.ErrUncertain

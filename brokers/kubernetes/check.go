@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 // shared are namespaces in which more lives than a target's service accounts. Who may list and delete the Secrets there
@@ -24,7 +25,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	if err != nil {
 		bad("server", "server %q %s", s.Server, err)
 	}
-	if _, err := authorities(t, s); err != nil {
+	if _, err := upstream.Authorities(t, s.CAFile); err != nil {
 		bad("ca_file", "%s; it takes PEM certificates", err)
 	}
 	switch {

@@ -27,7 +27,7 @@ var layers = []struct {
 	{"brokers/brokertest", []string{"*"}},
 	{"brokers/mysql/mariadbtest", []string{"*"}},
 	{"brokers/postgres/postgrestest", []string{"test/ports"}},
-	{"brokers/*", []string{"brokers", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
+	{"brokers/*", []string{"brokers", "brokers/upstream", "federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"sts/audit", nil},
 	{"sts/limit", nil},
 	{"sts/revocation", nil},
