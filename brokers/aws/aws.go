@@ -25,6 +25,7 @@ const Type = brokers.TypePrefix + "aws-session"
 // Bounds of the API.
 const (
 	leastLife    = 15 * time.Minute // 900 s
+	longestLife  = 12 * time.Hour   // of a role's sessions
 	slack        = 5 * time.Second  // AWS counts from when it reads the request, and must not outlive the grant
 	maxPolicy    = 2048             // characters of the inline policy
 	maxARNs      = 10
@@ -42,6 +43,7 @@ const MinLifetime = leastLife + 30*time.Second
 type Settings struct {
 	Role       string   `yaml:"role" json:"role" jsonschema:"minLength=20,maxLength=2048" jsonschema_description:"ARN of the role, arn:aws:iam::ACCOUNT:role/NAME. Required. Give each target a role of its own: what its trust policy says is about this target's subject."`
 	Region     string   `yaml:"region" json:"region" jsonschema:"minLength=1,maxLength=32" jsonschema_description:"Region whose STS is asked and whose name the credential carries, such as eu-west-1. Required."`
+	HandOver   bool     `yaml:"hand_over,omitempty" json:"hand_over,omitempty" jsonschema_description:"true: the assertion itself is given, for SDKs that read AWS_WEB_IDENTITY_TOKEN_FILE. The workload then chooses the session's name, policy and lifetime, and has sessions that nobody here knows of. Default: false."`
 	Audience   string   `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"minLength=1,maxLength=255" jsonschema_description:"aud of our assertion: a client id of the OIDC provider in IAM. Default: sts.amazonaws.com."`
 	Endpoint   string   `yaml:"endpoint,omitempty" json:"endpoint,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of another STS. Default: https://sts.REGION.amazonaws.com/."`
 	CAFile     string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the certificate of the endpoint; relative paths start at the configuration directory. Default: those of the system."`
@@ -132,7 +134,12 @@ func audience(s Settings) string {
 }
 
 // Forms implements [brokers.Former].
-func (*Broker) Forms() []string { return []string{Type} }
+func (b *Broker) Forms() []string {
+	if b.settings.HandOver {
+		return []string{upstream.AssertionType}
+	}
+	return []string{Type}
+}
 
 // Close closes idle connections.
 func (b *Broker) Close() error {

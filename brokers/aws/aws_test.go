@@ -1,10 +1,6 @@
 package aws_test
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -24,25 +20,6 @@ import (
 )
 
 const issuer = "https://sts.example"
-
-// signer is our assertion issuer's.
-type signer struct{ key *ecdsa.PrivateKey }
-
-func (s signer) Sign(_ context.Context, h brokers.Header, claims any) (string, error) {
-	made, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: s.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(h.Type)))
-	if err != nil {
-		return "", err
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		return "", err
-	}
-	jws, err := made.Sign(payload)
-	if err != nil {
-		return "", err
-	}
-	return jws.CompactSerialize()
-}
 
 var (
 	target = policy.Target{Name: "orders-bucket", Scopes: []string{"read", "write", "all", "large", "larger"}, MaxLifetime: time.Hour, MinLifetime: aws.MinLifetime}
@@ -65,11 +42,8 @@ func world(t *testing.T) (*awstest.Server, brokers.Revoker) { return worldWith(t
 // worldWith is that with another setting.
 func worldWith(t *testing.T, change func(s *aws.Settings, url string)) (*awstest.Server, brokers.Revoker) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := awstest.New(t, issuer+"/assertions", "sallyport:orders-bucket", func(j *jose.JSONWebSignature) ([]byte, error) { return j.Verify(&key.PublicKey) })
+	assertions := brokertest.NewAssertions(t, jose.ES256)
+	s := awstest.New(t, issuer+"/assertions", "sallyport:orders-bucket", assertions.Verify)
 	set, about := &aws.Settings{Role: awstest.Role, Region: "eu-west-1", Endpoint: s.URL}, brokers.Target{Name: target.Name, Scopes: target.Scopes}
 	if change != nil {
 		change(set, s.URL)
@@ -77,7 +51,7 @@ func worldWith(t *testing.T, change func(s *aws.Settings, url string)) (*awstest
 	if problems := aws.Kind().Check(about, set, scopes); len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	b, err := aws.Kind().Build(about, set, scopes, brokers.Deps{Issuer: issuer, Assertions: signer{key}, Now: time.Now})
+	b, err := aws.Kind().Build(about, set, scopes, brokers.Deps{Issuer: issuer, Assertions: assertions, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +124,37 @@ func TestContractNamesOfWorkloadsAreOnlyNames(t *testing.T) {
 			}
 			seen[name] = true
 		}
+	}
+}
+
+// In its own mode the assertion is handed over: for minutes, without tags, and its receipt says what nobody here knows of.
+func TestContractHandOver(t *testing.T) {
+	t.Parallel()
+	s, _ := world(t)
+	assertions := brokertest.NewAssertions(t, jose.ES256)
+	about := brokers.Target{Name: target.Name}
+	set := &aws.Settings{Role: awstest.Role, Region: "eu-west-1", Endpoint: s.URL, HandOver: true}
+	if problems := aws.Kind().Check(about, set, map[string]any{}); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	b, err := aws.Kind().Build(about, set, map[string]any{}, brokers.Deps{Issuer: issuer, Assertions: assertions, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Mint(t.Context(), order(t, 20*time.Minute, "a", "read"))
+	if err != nil || s.Asked() != nil || c.Type != "urn:ietf:params:oauth:token-type:jwt" || c.TokenType != "N_A" || c.Expires.After(time.Now().Add(5*time.Minute)) || c.Stays == "" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	jws, err := jose.ParseSignedCompact(c.Value.Reveal(), []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims, err := assertions.Verify(jws); err != nil || !strings.Contains(string(claims), `"sub":"sallyport:orders-bucket"`) || !strings.Contains(string(claims), `"aud":"sts.amazonaws.com"`) {
+		t.Errorf("the assertion says %s, %v", claims, err)
+	}
+	end := time.Now().Add(5 * time.Minute)
+	if r, err := b.(brokers.Revoker).Revoke(t.Context(), brokers.Handle{Name: "x", Expires: end}); err != nil || r.State != brokers.DiesAt || !r.At.Equal(end.Add(12*time.Hour)) {
+		t.Errorf("the receipt is %+v, %v", r, err)
 	}
 }
 
@@ -280,14 +285,15 @@ func TestCheckRefuses(t *testing.T) {
 		"an IAM over http": {func(s *aws.Settings) {
 			s.Revoker = &aws.Revoker{Role: awstest.Revoker, Endpoint: "http://iam.example/"}
 		}, nil, "revoker.endpoint"},
-		"no scopes":            {nil, map[string]any{}, "scopes."},
-		"no bound":             {nil, map[string]any{"read": &aws.Scope{}}, "scopes.read"},
-		"all and some":         {nil, map[string]any{"read": &aws.Scope{All: true, ARNs: []string{"arn:aws:iam::aws:policy/X"}}}, "scopes.read.whole_role"},
-		"no version":           {nil, policied(map[string]any{"Statement": []any{1}}), "scopes.read.policy"},
-		"a date for a version": {nil, policied(map[string]any{"Version": time.Now(), "Statement": []any{1}}), "scopes.read.policy"},
-		"no statement":         {nil, policied(map[string]any{"Version": "2012-10-17", "Statment": []any{1}}), "scopes.read.policy"},
-		"too large":            {nil, policied(one("s3:GetObject", strings.Repeat("x", 2048))), "scopes.read.policy"},
-		"no managed policy":    {nil, map[string]any{"read": &aws.Scope{ARNs: []string{"ReadOnlyAccess"}}}, "scopes.read.policy_arns[0]"},
+		"handed over, and bounded": {func(s *aws.Settings) { s.HandOver = true }, nil, "hand_over"},
+		"no scopes":                {nil, map[string]any{}, "scopes."},
+		"no bound":                 {nil, map[string]any{"read": &aws.Scope{}}, "scopes.read"},
+		"all and some":             {nil, map[string]any{"read": &aws.Scope{All: true, ARNs: []string{"arn:aws:iam::aws:policy/X"}}}, "scopes.read.whole_role"},
+		"no version":               {nil, policied(map[string]any{"Statement": []any{1}}), "scopes.read.policy"},
+		"a date for a version":     {nil, policied(map[string]any{"Version": time.Now(), "Statement": []any{1}}), "scopes.read.policy"},
+		"no statement":             {nil, policied(map[string]any{"Version": "2012-10-17", "Statment": []any{1}}), "scopes.read.policy"},
+		"too large":                {nil, policied(one("s3:GetObject", strings.Repeat("x", 2048))), "scopes.read.policy"},
+		"no managed policy":        {nil, map[string]any{"read": &aws.Scope{ARNs: []string{"ReadOnlyAccess"}}}, "scopes.read.policy_arns[0]"},
 	} {
 		set, of := good, maps.Clone(scopes)
 		if tc.change != nil {

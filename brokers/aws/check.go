@@ -29,9 +29,7 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	if s.Audience != "" && !upstream.IsWord(s.Audience, 255) {
 		bad("audience", "audience %q is not 1 to 255 printable ASCII characters without spaces", s.Audience)
 	}
-	if s.Algorithm != "" && t.Signing != nil && !slices.Contains(t.Signing, s.Algorithm) {
-		bad("algorithm", "algorithm %q is not one of signing.algorithms (%s); add it there, or choose one of them", s.Algorithm, strings.Join(t.Signing, ", "))
-	}
+	out = append(out, upstream.CheckAlgorithm(t, s.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")...)
 	if s.Compatible && s.Endpoint == "" {
 		bad("compatible", "compatible: true is for another endpoint than AWS; name it, or leave compatible out: session tags and source identity say for whom a session is")
 	}
@@ -54,6 +52,12 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	}
 	if _, err := upstream.Authorities(t, s.CAFile); err != nil {
 		bad("ca_file", "%s; it takes PEM certificates", err)
+	}
+	if s.HandOver {
+		if len(scopes) > 0 || s.Revoker != nil || s.Compatible {
+			bad("hand_over", "with hand_over: true it is the workload that asks AWS for sessions, so nothing here bounds or ends them; leave scopes, revoker and compatible out, or hand_over")
+		}
+		return out
 	}
 	if len(scopes) == 0 {
 		bad("scopes.", "the target has no scopes, and it is they that bound the session; add scopes: {NAME: {policy: ...}}, or {NAME: {whole_role: true}}")

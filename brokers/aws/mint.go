@@ -39,6 +39,9 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	if o.IsZero() {
 		return brokers.Credential{}, brokers.ErrZeroOrder
 	}
+	if b.settings.HandOver {
+		return upstream.HandOver(ctx, b.deps, b.algorithm, b.target, b.audience, reasonHandedOver, o)
+	}
 	policy, arns, err := b.bounds(o.Grant().Scopes())
 	if err != nil {
 		return brokers.Credential{}, err

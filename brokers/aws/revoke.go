@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
 // Reasons of receipts.
 const (
-	reasonAlive = "AWS takes no session back, and the target has no revoker. An administrator ends it before by a deny on aws:PrincipalTag/" + tagSession + "; roles that were chained from it are not covered. What it made stays: look in CloudTrail for its source identity"
-	reasonStore = "the store takes no session back; an administrator ends it before by taking the policy away"
+	reasonAlive      = "AWS takes no session back, and the target has no revoker. An administrator ends it before by a deny on aws:PrincipalTag/" + tagSession + "; roles that were chained from it are not covered. What it made stays: look in CloudTrail for its source identity"
+	reasonHandedOver = "whoever has it exchanges it at AWS for sessions that nobody here knows of, which live as long as the role allows, twelve hours at most"
+	reasonStore      = "the store takes no session back; an administrator ends it before by taking the policy away"
 )
 
 // Revoke implements [brokers.Revoker].
@@ -29,6 +31,8 @@ func (b *Broker) RevokeAll(ctx context.Context, hs []brokers.Handle) []brokers.R
 	var alive []int
 	for i, h := range hs {
 		switch {
+		case b.settings.HandOver:
+			out[i].Receipt = upstream.DiesAt(h, h.Expires.Add(longestLife), reasonHandedOver, now)
 		case !h.Expires.IsZero() && !h.Expires.After(now):
 			out[i].Receipt = brokers.Receipt{State: brokers.Dead, At: now, Gone: true}
 		case b.settings.Compatible:

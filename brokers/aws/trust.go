@@ -10,29 +10,23 @@ import (
 	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
 
-// Trust is what makes AWS trust us for a target: once in two forms.
-type Trust struct {
-	CLI       string // commands of the AWS CLI
-	Terraform string
-}
-
 // TrustOf returns it for a target whose settings loaded. issuer is our issuer identifier, life the longest session in seconds.
-func TrustOf(t brokers.Target, s Settings, issuer string, life int64) (Trust, error) {
+func TrustOf(t brokers.Target, s Settings, issuer string, life int64) (upstream.Trust, error) {
 	if s.Compatible {
-		return Trust{}, fmt.Errorf("target %s is at a store that is not AWS: tell it in its own way to trust the issuer %s%s, the audience %s and the subject %s",
+		return upstream.Trust{}, fmt.Errorf("target %s is at a store that is not AWS: tell it in its own way to trust the issuer %s%s, the audience %s and the subject %s",
 			t.Name, issuer, brokers.AssertionsPath, audience(s), upstream.Subject(t.Name))
 	}
 	r, err := parseRole(s)
 	if err != nil {
-		return Trust{}, err
+		return upstream.Trust{}, err
 	}
 	own := issuer + brokers.AssertionsPath
 	u, err := url.Parse(own)
 	if err != nil {
-		return Trust{}, err
+		return upstream.Trust{}, err
 	}
 	p := provider{url: own, name: u.Host + u.Path, audience: audience(s), account: r}
-	out := Trust{
+	out := upstream.Trust{
 		CLI: fmt.Sprintf(`# Once for the account: an error that the provider exists means that it is there. AWS reads our keys from %s/jwks, over public https.
 aws iam create-open-id-connect-provider --url %s --client-id-list %s
 `, own, own, p.audience),
@@ -48,7 +42,7 @@ aws iam create-open-id-connect-provider --url %s --client-id-list %s
 		return out, err
 	}
 	if r, err = parseRole(Settings{Role: s.Revoker.Role}); err != nil {
-		return Trust{}, err
+		return upstream.Trust{}, err
 	}
 	may := revokerPolicy(s.Role)
 	err = p.role(&out, r, "The role that denies revoked sessions: it writes inline policies of that role, and can do nothing else.",
@@ -63,7 +57,7 @@ type provider struct {
 }
 
 // role adds a role that trusts one subject, with a policy of its own or none.
-func (p provider) role(out *Trust, r role, comment, subject string, life int64, actions []string, may *policy) error {
+func (p provider) role(out *upstream.Trust, r role, comment, subject string, life int64, actions []string, may *policy) error {
 	trust, err := json.MarshalIndent(map[string]any{"Version": policyFormat, "Statement": []any{map[string]any{
 		"Effect": "Allow", "Principal": map[string]any{"Federated": "arn:" + p.account.partition + ":iam::" + p.account.account + ":oidc-provider/" + p.name},
 		"Action":    actions,
@@ -73,7 +67,7 @@ func (p provider) role(out *Trust, r role, comment, subject string, life int64, 
 		return err
 	}
 	out.CLI += fmt.Sprintf("# %s\naws iam create-role --role-name %s --max-session-duration %d --assume-role-policy-document '%s'\n", comment, r.name, life, trust)
-	out.Terraform += fmt.Sprintf("\n# %s\nresource \"aws_iam_role\" %q {\n  name                 = %q\n  max_session_duration = %d\n  assume_role_policy   = %s}\n", comment, resource(r.name), r.name, life, heredoc(trust))
+	out.Terraform += fmt.Sprintf("\n# %s\nresource \"aws_iam_role\" %q {\n  name                 = %q\n  max_session_duration = %d\n  assume_role_policy   = %s}\n", comment, upstream.Resource(r.name), r.name, life, heredoc(trust))
 	if may == nil {
 		return nil
 	}
@@ -82,18 +76,8 @@ func (p provider) role(out *Trust, r role, comment, subject string, life int64, 
 		return err
 	}
 	out.CLI += fmt.Sprintf("aws iam put-role-policy --role-name %s --policy-name sallyport-revoker --policy-document '%s'\n", r.name, text)
-	out.Terraform += fmt.Sprintf("\nresource \"aws_iam_role_policy\" %q {\n  name   = \"sallyport-revoker\"\n  role   = aws_iam_role.%s.id\n  policy = %s}\n", resource(r.name), resource(r.name), heredoc(text))
+	out.Terraform += fmt.Sprintf("\nresource \"aws_iam_role_policy\" %q {\n  name   = \"sallyport-revoker\"\n  role   = aws_iam_role.%s.id\n  policy = %s}\n", upstream.Resource(r.name), upstream.Resource(r.name), heredoc(text))
 	return nil
-}
-
-// resource is a name as Terraform takes it.
-func resource(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '_'
-	}, strings.ToLower(name))
 }
 
 func heredoc(text []byte) string {

@@ -67,7 +67,26 @@ func Kind() brokers.Kind { return brokers.NewKind("jwt", brokers.Capabilities{},
 func (*Broker) Forms() []string { return []string{AccessTokenType, jwtType} }
 
 func check(t brokers.Target, s Settings, _ map[string]struct{}) []brokers.Problem {
-	return append(checkAudience(s), checkForm(t, s)...)
+	return slices.Concat(checkAudience(s), checkReserved(t, s), checkForm(t, s))
+}
+
+// ofClouds are audiences, or how they begin, of clouds that take identity tokens for credentials: whoever holds a token for one has what
+// the cloud gives for it, past the policy, scopes and leases of a target of that cloud.
+var ofClouds = []struct{ begins, broker string }{
+	{"sts.amazonaws.com", "aws"},
+	{"api://AzureADTokenExchange", "azure"},
+	{"//iam.googleapis.com/", "gcp"},
+	{"https://iam.googleapis.com/", "gcp"},
+}
+
+func checkReserved(t brokers.Target, s Settings) []brokers.Problem {
+	aud := Audience(t, s)
+	for _, r := range ofClouds {
+		if strings.HasPrefix(strings.ToLower(aud), strings.ToLower(r.begins)) {
+			return []brokers.Problem{{Path: "audience", Message: fmt.Sprintf("audience %q is what a cloud takes for credentials, past everything that bounds them; make a target of the broker %s, with hand_over: true if its SDK wants the token itself", aud, r.broker)}}
+		}
+	}
+	return nil
 }
 
 func checkAudience(s Settings) []brokers.Problem {

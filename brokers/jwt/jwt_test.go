@@ -132,3 +132,28 @@ func TestBadAudiencesDoNotLoad(t *testing.T) {
 		}
 	}
 }
+
+// Attack: a target, or a rule for it, hands out what a cloud takes for credentials, past the broker of that cloud.
+// issue: caller asking for an upstream audience directly
+func TestAudiencesOfCloudsAreReserved(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		about brokers.Target
+		set   jwt.Settings
+	}{
+		"by audience":     {brokers.Target{Name: "x"}, jwt.Settings{Audience: "sts.amazonaws.com"}},
+		"in China":        {brokers.Target{Name: "x"}, jwt.Settings{Audience: "sts.amazonaws.com.cn"}},
+		"Entra":           {brokers.Target{Name: "x"}, jwt.Settings{Audience: "api://AzureADTokenExchange"}},
+		"Entra, in small": {brokers.Target{Name: "x"}, jwt.Settings{Audience: "api://azureadtokenexchange"}},
+		"Google":          {brokers.Target{Name: "x"}, jwt.Settings{Audience: "https://iam.googleapis.com/projects/7/locations/global/workloadIdentityPools/p/providers/q"}},
+		"by resource":     {brokers.Target{Name: "x", Resource: "https://iam.googleapis.com/projects/7"}, jwt.Settings{}},
+		"by name":         {brokers.Target{Name: "sts.amazonaws.com"}, jwt.Settings{}},
+	} {
+		if problems := jwt.Kind().Check(tc.about, &tc.set, map[string]any{}); len(problems) != 1 || problems[0].Path != "audience" {
+			t.Errorf("%s: %v", name, problems)
+		}
+	}
+	if problems := jwt.Kind().Check(brokers.Target{Name: "x"}, &jwt.Settings{Audience: "https://orders.example"}, map[string]any{}); len(problems) != 0 {
+		t.Errorf("another audience: %v", problems)
+	}
+}

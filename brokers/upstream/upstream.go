@@ -14,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -137,8 +138,10 @@ func bare(err error) error {
 	return err
 }
 
-// assertionLifetime bounds the JWT that is shown: it is used at once.
-const assertionLifetime = 2 * time.Minute
+const (
+	assertionLifetime = 2 * time.Minute // of the JWT that is shown: it is used at once
+	clocks            = 5 * time.Second // that another clock may be behind ours: some refuse what begins later than now
+)
 
 // Assertion is the JWT that we show to others. It has one audience and no azp; its subject is the target, so that the other side can
 // trust it exactly.
@@ -151,10 +154,10 @@ type Assertion struct {
 	ID       string `json:"jti"`
 }
 
-// NewAssertion is one of a subject for an audience, that begins now.
+// NewAssertion is one of a subject for an audience, from now.
 func NewAssertion(d brokers.Deps, subject, audience, id string) Assertion {
 	now := d.Now()
-	return Assertion{d.Issuer + brokers.AssertionsPath, subject, audience, now.Unix(), now.Add(assertionLifetime).Unix(), id}
+	return Assertion{d.Issuer + brokers.AssertionsPath, subject, audience, now.Add(-clocks).Unix(), now.Add(assertionLifetime).Unix(), id}
 }
 
 // Subject is the sub of the assertions that are shown for a target.
@@ -163,4 +166,21 @@ func Subject(target string) string { return "sallyport:" + target }
 // IsWord reports whether s is 1 to most printable ASCII characters without blanks.
 func IsWord(s string, most int) bool {
 	return s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// CheckAlgorithm reports an algorithm of assertions that the service does not sign with, or that the other side, which knows known,
+// does not take. "" is the deployment's default.
+func CheckAlgorithm(t brokers.Target, algorithm string, known ...string) []brokers.Problem {
+	bad := func(format string, args ...any) []brokers.Problem {
+		return []brokers.Problem{{Path: "algorithm", Message: fmt.Sprintf(format, args...)}}
+	}
+	switch {
+	case algorithm != "" && t.Signing != nil && !slices.Contains(t.Signing, algorithm):
+		return bad("algorithm %q is not one of signing.algorithms (%s); add it there, or choose one of them", algorithm, strings.Join(t.Signing, ", "))
+	case algorithm != "" && !slices.Contains(known, algorithm):
+		return bad("algorithm %q is none that the other side takes; choose %s", algorithm, strings.Join(known, " or "))
+	case algorithm == "" && len(t.Signing) > 0 && !slices.Contains(known, t.Signing[0]):
+		return bad("the first of signing.algorithms is %s, which the other side does not take; name one here that it does, %s, and list it there", t.Signing[0], strings.Join(known, " or "))
+	}
+	return nil
 }

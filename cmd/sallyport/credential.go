@@ -72,7 +72,7 @@ func formNames() []string {
 func printCredential(w io.Writer, form string, out credential) error {
 	var l login
 	kind := strings.TrimPrefix(string(out.IssuedTokenType), brokers.TypePrefix)
-	if out.TokenType == brokers.NotApplicable {
+	if out.TokenType == brokers.NotApplicable && kind != string(out.IssuedTokenType) { // several parts
 		if err := json.Unmarshal([]byte(out.AccessToken), &l); err != nil {
 			return fmt.Errorf("the credential is not the JSON that its type %s promises", visible(kind))
 		}
@@ -120,6 +120,8 @@ func writeEnv(w io.Writer, out credential, l login) error {
 		set = [][2]string{{"REDIS_URL", u.String()}, {"REDISCLI_AUTH", l.Password}}
 	case "aws-session":
 		set = [][2]string{{"AWS_ACCESS_KEY_ID", l.AccessKey}, {"AWS_SECRET_ACCESS_KEY", l.SecretKey}, {"AWS_SESSION_TOKEN", l.SessionToken}, {"AWS_REGION", l.Region}}
+	case "gcp-access-token":
+		set = [][2]string{{"CLOUDSDK_AUTH_ACCESS_TOKEN", out.AccessToken}, {"GOOGLE_OAUTH_ACCESS_TOKEN", out.AccessToken}}
 	case "vault-token", "vault-wrapping-token":
 		set = [][2]string{{"VAULT_TOKEN", out.AccessToken}}
 	case "github-installation-token":

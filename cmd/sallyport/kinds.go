@@ -3,6 +3,8 @@ package main
 import (
 	"github.com/sallyport-sts/sallyport/brokers"
 	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
+	azurebroker "github.com/sallyport-sts/sallyport/brokers/azure"
+	gcpbroker "github.com/sallyport-sts/sallyport/brokers/gcp"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
@@ -31,6 +33,8 @@ func kinds() (config.Kinds, error) {
 	}
 	bs, err := brokers.NewSet(
 		awsbroker.Kind(),
+		azurebroker.Kind(),
+		gcpbroker.Kind(),
 		githubbroker.Kind(),
 		jwt.Kind(),
 		kubernetesbroker.Kind(),

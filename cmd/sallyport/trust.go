@@ -20,7 +20,7 @@ func newTrust() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newTrustAWS(), newTrustKubernetes(), newTrustVault(), newTrustWithdraw())
+	c.AddCommand(append(newTrustClouds(), newTrustKubernetes(), newTrustVault(), newTrustWithdraw())...)
 	return c
 }
 

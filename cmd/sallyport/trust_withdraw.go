@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
+	azurebroker "github.com/sallyport-sts/sallyport/brokers/azure"
+	gcpbroker "github.com/sallyport-sts/sallyport/brokers/gcp"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
@@ -28,7 +30,7 @@ follow from the configuration directory (default: this one); nothing is contacte
   sallyport keys rotate --compromised DIR
 
 which is enough where a key set is read again by itself. These commands are for whoever keeps it longer, and for what a
-thief of the key has obtained already. Trust comes back with sallyport trust aws|vault|kubernetes TARGET.`,
+thief of the key has obtained already. Trust comes back with sallyport trust aws|azure|gcp|kubernetes|vault TARGET.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("%s needs at most a directory; for example: %s", c.CommandPath(), c.Example)
@@ -66,6 +68,10 @@ func withdrawal(set *config.Set, dir string) string {
 			text = kubernetesbroker.Withdraw(*s, issuer, t.Policy.Name, dir)
 		case *awsbroker.Settings:
 			text = awsbroker.Withdraw(*s, issuer)
+		case *azurebroker.Settings:
+			text = azurebroker.Withdraw(*s, t.Policy.Name)
+		case *gcpbroker.Settings:
+			text = gcpbroker.Withdraw(*s)
 		case *githubbroker.Settings: // believes its App's key, not ours
 			text = fmt.Sprintf("# A thief of this host may have the App's key %s: make a new one in the App's settings and delete the old one;\n# or suspend the installation: gh api -X PUT /app/installations/%d/suspended\n", s.App, s.Installation)
 		case *jwt.Settings:

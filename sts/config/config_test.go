@@ -14,6 +14,8 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
+	azurebroker "github.com/sallyport-sts/sallyport/brokers/azure"
+	gcpbroker "github.com/sallyport-sts/sallyport/brokers/gcp"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
 	kubernetesbroker "github.com/sallyport-sts/sallyport/brokers/kubernetes"
@@ -57,7 +59,7 @@ func kindsOf(t testing.TB, kinds ...issuers.Kind) config.Kinds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(awsbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(awsbroker.Kind(), azurebroker.Kind(), gcpbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}

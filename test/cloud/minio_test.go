@@ -76,6 +76,11 @@ func TestSDKAndCLIUseSessionsAtARealS3(t *testing.T) {
 	denied("beyond the scope, within the role", err)
 	_, err = get(file, "billing-bucket", "orders")
 	denied("a session of another target", err)
+	for _, audience := range []string{"sts.amazonaws.com", "api://AzureADTokenExchange"} { // what a cloud takes is no target
+		if out, err := d.Try("exchange", "--server", d.URL, "--audience", audience, "--subject-token-file", workload); err == nil || !strings.Contains(out, "invalid_target") {
+			t.Errorf("the audience %s: %s (%v)", audience, out, err)
+		}
+	}
 	if _, err := get(stranger, "orders-bucket", "orders"); err == nil || !strings.Contains(err.Error(), "process provider error") {
 		t.Errorf("a workload that may not: %v", err)
 	}

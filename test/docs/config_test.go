@@ -18,6 +18,8 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	awsbroker "github.com/sallyport-sts/sallyport/brokers/aws"
+	azurebroker "github.com/sallyport-sts/sallyport/brokers/azure"
+	gcpbroker "github.com/sallyport-sts/sallyport/brokers/gcp"
 	githubbroker "github.com/sallyport-sts/sallyport/brokers/github"
 	"github.com/sallyport-sts/sallyport/brokers/github/githubtest"
 	"github.com/sallyport-sts/sallyport/brokers/jwt"
@@ -78,7 +80,7 @@ func laid(t *testing.T, files map[string]string) (string, config.Kinds) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs, err := brokers.NewSet(awsbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
+	bs, err := brokers.NewSet(awsbroker.Kind(), azurebroker.Kind(), gcpbroker.Kind(), githubbroker.Kind(), jwt.Kind(), kubernetesbroker.Kind(), mysql.Kind(), postgres.Kind(), redis.Kind(), vault.Kind())
 	if err != nil {
 		t.Fatal(err)
 	}
