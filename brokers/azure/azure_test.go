@@ -1,9 +1,14 @@
 package azure_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +32,7 @@ func world(t *testing.T, change func(*azure.Settings)) (*azuretest.Server, broke
 	assertions := brokertest.NewAssertions(t, jose.RS256)
 	s := azuretest.New(t, issuer+"/assertions", "sallyport:pay-vault", assertions.Verify)
 	set, about := settings(), brokers.Target{Name: target.Name, MaxLifetime: target.MaxLifetime, Signing: []string{"ES256", "RS256"}}
-	set.Authority = s.URL
+	set.Authority, set.CAFile = s.URL, certificate(t, s)
 	if change != nil {
 		change(set)
 	}
@@ -39,6 +44,16 @@ func world(t *testing.T, change func(*azure.Settings)) (*azuretest.Server, broke
 		t.Fatal(err)
 	}
 	return s, b.(brokers.Revoker)
+}
+
+// certificate writes the fake's.
+func certificate(t *testing.T, s *azuretest.Server) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func settings() *azure.Settings {
@@ -89,7 +104,10 @@ func TestContractHandOver(t *testing.T) {
 	if err != nil || len(s.Asked()) != 0 || c.Type != "urn:ietf:params:oauth:token-type:jwt" || c.Expires.After(time.Now().Add(5*time.Minute)) || c.Stays == "" {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	resp, err := http.PostForm(s.URL+"/"+azuretest.Tenant+"/oauth2/v2.0/token", map[string][]string{
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	resp, err := client.PostForm(s.URL+"/"+azuretest.Tenant+"/oauth2/v2.0/token", map[string][]string{
 		"client_id": {azuretest.Client}, "grant_type": {"client_credentials"}, "scope": {azuretest.Resource + "/.default"},
 		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {c.Value.Reveal()},
 	})
@@ -183,7 +201,7 @@ func TestContractAssertionIsHeldToTheFederatedCredential(t *testing.T) {
 	}
 	assertions := brokertest.NewAssertions(t, jose.ES256)
 	set := settings()
-	set.Authority = s.URL
+	set.Authority, set.CAFile = s.URL, certificate(t, s)
 	es, err := azure.Kind().Build(brokers.Target{Name: target.Name}, set, map[string]any{}, brokers.Deps{Issuer: issuer, Assertions: assertions, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)

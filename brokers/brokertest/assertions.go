@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -69,7 +70,8 @@ func (a *Assertions) Verify(j *jose.JSONWebSignature) ([]byte, error) {
 // Fake is what fakes of HTTP APIs have in common: they remember what they were asked, and a test can answer in their place or change
 // what they answer.
 type Fake struct {
-	URL string
+	URL         string
+	Certificate *x509.Certificate // of a fake that was started by StartTLS
 
 	mu     sync.Mutex
 	asked  []Request
@@ -87,7 +89,21 @@ type Request struct {
 // Start serves until the test ends.
 func (f *Fake) Start(t testing.TB, answer http.HandlerFunc) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(f.handler(answer))
+	t.Cleanup(server.Close)
+	f.URL = server.URL
+}
+
+// StartTLS is Start over https, with a certificate that signs itself.
+func (f *Fake) StartTLS(t testing.TB, answer http.HandlerFunc) {
+	t.Helper()
+	server := httptest.NewTLSServer(f.handler(answer))
+	t.Cleanup(server.Close)
+	f.URL, f.Certificate = server.URL, server.Certificate()
+}
+
+func (f *Fake) handler(answer http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {
 			http.Error(w, "the body", http.StatusBadRequest)
@@ -116,9 +132,7 @@ func (f *Fake) Start(t testing.TB, answer http.HandlerFunc) {
 		}
 		w.WriteHeader(said.Code)
 		_, _ = w.Write([]byte(text))
-	}))
-	t.Cleanup(server.Close)
-	f.URL = server.URL
+	})
 }
 
 // Before lets a test answer in the fake's place: true, it has answered.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,11 +34,11 @@ type Server struct {
 	verify func(*jose.JSONWebSignature) ([]byte, error)
 }
 
-// New runs a server until the test ends. verify checks the signature of an assertion by the issuer's keys.
+// New runs a server, over https, until the test ends. verify checks the signature of an assertion by the issuer's keys.
 func New(t testing.TB, issuer, subject string, verify func(*jose.JSONWebSignature) ([]byte, error)) *Server {
 	t.Helper()
 	s := &Server{Issuer: issuer, Subject: subject, verify: verify}
-	s.Start(t, s.serve)
+	s.StartTLS(t, s.serve)
 	return s
 }
 
@@ -70,6 +71,12 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := r.PostForm
+	var scopes []string // without those of OpenID Connect, which Microsoft's libraries always add and Entra passes over
+	for _, s := range strings.Fields(f.Get("scope")) {
+		if !slices.Contains([]string{"openid", "profile", "offline_access"}, s) {
+			scopes = append(scopes, s)
+		}
+	}
 	switch {
 	case f.Get("grant_type") != "client_credentials":
 		refuse(w, 400, "unsupported_grant_type", 70003, "The grant type is not supported.")
@@ -77,9 +84,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		refuse(w, 400, "unauthorized_client", 700016, "Application was not found in the directory.")
 	case f.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
 		refuse(w, 401, "invalid_client", 7000218, "client_assertion is missing.")
-	case !strings.HasSuffix(f.Get("scope"), "/.default") || strings.Contains(f.Get("scope"), " "):
+	case len(scopes) != 1 || !strings.HasSuffix(scopes[0], "/.default"):
 		refuse(w, 400, "invalid_scope", 1002012, "The provided value for scope is not valid: client credentials need a resource and /.default.")
-	case f.Get("scope") != Resource+"/.default":
+	case scopes[0] != Resource+"/.default":
 		refuse(w, 400, "invalid_resource", 500011, "The resource principal was not found.")
 	default:
 		if code, text := s.identity(f.Get("client_assertion")); code != 0 {
