@@ -26,6 +26,7 @@ type State struct {
 	Brokers map[string]brokers.Broker // by target name
 	Hash    string                    // of the configuration, for the audit record
 	Second  operator.Second           // what takes two operators
+	Reuse   map[string]bool           // targets whose credentials may answer more than one exchange, by name
 }
 
 // Exchanger runs exchanges. It is safe for concurrent use.
@@ -207,7 +208,11 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	cred, err := x.order(ctx, broker, order)
+	key := ""
+	if e.state.Reuse[g.Target()] {
+		key = reuseKey(who, order, req.taken(broker), e.state.Hash)
+	}
+	cred, err := x.order(ctx, broker, order, key)
 	if err != nil {
 		return brokers.Credential{}, err
 	}
@@ -219,7 +224,7 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 }
 
 // order has the credential made: as a lease in the ledger if it lives outside.
-func (x *Exchanger) order(ctx context.Context, b brokers.Broker, o brokers.Order) (brokers.Credential, error) {
+func (x *Exchanger) order(ctx context.Context, b brokers.Broker, o brokers.Order, key string) (brokers.Credential, error) {
 	outside, ok := b.(brokers.Revoker)
 	switch {
 	case !ok:
@@ -227,7 +232,7 @@ func (x *Exchanger) order(ctx context.Context, b brokers.Broker, o brokers.Order
 	case x.leases == nil:
 		return brokers.Credential{}, fmt.Errorf("%w: %s makes what lives outside, and there is no ledger for it", ErrTargetUnservable, o.Grant().Target())
 	}
-	c, err := x.leases.Mint(ctx, outside, o)
+	c, err := x.leases.Mint(ctx, outside, o, key)
 	if errors.Is(err, lease.ErrDying) {
 		err = fmt.Errorf("%w: %w", ErrWithdrawn, err)
 	}

@@ -1,7 +1,9 @@
 package gcp_test
 
 import (
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -196,7 +198,8 @@ func TestContractAnswersThatGoogleNeverSendsAreRefused(t *testing.T) {
 		if !strings.HasPrefix(a, `{"token"`) {
 			return a
 		}
-		return `{"token":"eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwczovL290aGVyLmV4YW1wbGUiLCJleHAiOjQxMDI0NDQ4MDB9.c2lnbmF0dXJl"}` // for another audience
+		part := base64.RawURLEncoding.EncodeToString
+		return `{"token":"` + part([]byte(`{"alg":"RS256"}`)) + "." + part(fmt.Appendf(nil, `{"aud":"https://other.example","exp":%d}`, time.Now().Add(time.Hour).Unix())) + "." + part([]byte("signature")) + `"}`
 	})
 	if c, err := b.Mint(t.Context(), order(t, 10*time.Minute, "read")); !errors.Is(err, brokers.ErrUncertain) || !c.Value.IsZero() {
 		t.Errorf("an ID token for another audience: %v", err)

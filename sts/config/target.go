@@ -29,6 +29,7 @@ type Target struct {
 	Scopes   map[string]any // for Kind.Build
 	Broker   brokers.Target // for Kind.Build
 	Leases   int            // that may live at once; 0: what the server file says
+	Reuse    bool           // a credential may answer several exchanges
 }
 
 // targetFile is one file in targets/. The block named like its broker is not in it, see [document.detach].
@@ -38,6 +39,7 @@ type targetFile struct {
 	Resource        string                   `yaml:"resource,omitempty" jsonschema:"minLength=1" jsonschema_description:"Absolute URI by which callers can also ask for the target (RFC 8707). Default: none."`
 	MaxLifetime     duration                 `yaml:"max_lifetime,omitempty" jsonschema_description:"Longest life of a credential; 1s to 1h. Default: 15m. Rules can only shorten it."`
 	MaxLeases       int                      `yaml:"max_leases,omitempty" jsonschema:"minimum=1,maximum=1000000" jsonschema_description:"Credentials for this target that may live outside at once; 1 to 1000000. Default: leases.per_target of sallyport.yaml. Means nothing to the jwt broker, whose tokens live nowhere."`
+	Reuse           bool                     `yaml:"reuse,omitempty" jsonschema_description:"true: the same workload, asking again for the same, may get the credential that it has already, while at least half of the time that it would get is left. Policy is asked each time, and whatever kills one of these leases kills the credential for all. Default: false. Not for the jwt broker."`
 	GrantableTo     *grantableBlock          `yaml:"grantable_to,omitempty" jsonschema_description:"Who may be granted this target at all, by its owner's word; a rule outside it does not load. Default: every trust domain."`
 	ResourceServers []string                 `yaml:"resource_servers,omitempty" jsonschema:"minItems=1" jsonschema_description:"Workload ids that may introspect tokens of this target, or the beginning of such ids followed by /*. Default: nobody."`
 	Scopes          map[string]scopeSettings `yaml:"scopes,omitempty" jsonschema_description:"Words for degrees of access, each with what it means to the broker. Default: the target has no scopes."`
@@ -97,6 +99,9 @@ func (l *loader) target(d *document) {
 	if child(d.root, "max_leases") != nil {
 		d.countOf("max_leases", f.MaxLeases)
 		t.Leases = f.MaxLeases
+	}
+	if t.Reuse = f.Reuse; f.Reuse && f.Broker == jwtBroker {
+		d.problem("reuse", "reuse is for credentials that live outside, and the jwt broker's do not; leave it out, a token costs a signature")
 	}
 	if d.ok("broker") {
 		l.broker(d, f, b, &t)

@@ -49,6 +49,7 @@ type Keeper struct {
 	paused  map[string]rest
 	reaped  map[string]time.Time
 	counts  *counts
+	shared  shared
 	ended   chan struct{} // closed when Run ends
 	running sync.WaitGroup
 }
@@ -67,23 +68,29 @@ func NewKeeper(c Config) (*Keeper, error) {
 	return &Keeper{
 		Config: c, wake: make(chan struct{}, 1),
 		gates: map[string]*gate{}, busy: map[job]bool{}, paused: map[string]rest{}, reaped: map[string]time.Time{},
-		counts: newCounts(), ended: make(chan struct{}),
+		counts: newCounts(), ended: make(chan struct{}), shared: shared{by: map[string]*common{}, holders: map[string]string{}},
 	}, nil
 }
 
 // Mint has the broker make what o orders, as a lease from before it exists. When it returns an error, nothing that works
-// is left: it is dead, or known to be dying.
-func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order) (brokers.Credential, error) {
+// is left: it is dead, or known to be dying. An exchange with a key other than "" may have the credential of an earlier one with the
+// same key: whoever makes keys puts everything into them that two exchanges must have in common.
+func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order, key string) (brokers.Credential, error) {
 	// Who hangs up does not stop it: half of it done is worse than all of it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), MintTimeout)
 	defer cancel()
+	l := k.intent(o)
+	if key != "" {
+		if c, ok, err := k.share(ctx, key, l); ok || err != nil {
+			return c, err
+		}
+	}
 	leave, err := k.gate(o.Grant().Target()).enter(k.Now())
 	if err != nil {
 		return brokers.Credential{}, err
 	}
 	seen := unasked
 	defer func() { leave(k.Now(), seen) }()
-	l := k.intent(o)
 	if err := k.Store.Open(ctx, l, k.limits(l.Target)); err != nil {
 		return brokers.Credential{}, err
 	}
@@ -97,6 +104,9 @@ func (k *Keeper) Mint(ctx context.Context, b brokers.Revoker, o brokers.Order) (
 	if err := k.complete(ctx, l, cred); err != nil {
 		k.killNow(ctx, b, l, cred.Data)
 		return brokers.Credential{}, fmt.Errorf("%w: %w", brokers.ErrUncertain, err) // something was made
+	}
+	if key != "" {
+		k.offer(key, l, cred)
 	}
 	return cred, nil
 }
@@ -254,6 +264,7 @@ func (k *Keeper) killNow(ctx context.Context, b brokers.Revoker, l Lease, data s
 
 // Withdraw kills a credential that was minted and is not handed out. It does not wait for it.
 func (k *Keeper) Withdraw(ctx context.Context, id string) {
+	k.shared.forget(id)
 	_, err := k.Store.Update(context.WithoutCancel(ctx), []string{id}, func(l *Lease) Verdict {
 		l.die(WhyWithdrawn, k.Now(), k.Now())
 		return Write

@@ -315,7 +315,7 @@ func TestACallerWhoHangsUpDoesNotStopAMint(t *testing.T) {
 			make()
 			return credential(o), nil
 		}
-		if _, err := w.keeper.Mint(ctx, w.up(), w.order("a")); err != nil {
+		if _, err := w.keeper.Mint(ctx, w.up(), w.order("a"), ""); err != nil {
 			t.Errorf("minting: %v", err)
 		}
 	})

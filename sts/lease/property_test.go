@@ -232,7 +232,7 @@ func (w *drawn) do(n int, d deed) {
 		w.mu.Lock()
 		w.how[id] = d.how
 		w.mu.Unlock()
-		_, _ = p.keeper.Mint(w.t.Context(), brokerOf{w.targets[d.target], d.target, p}, o)
+		_, _ = p.keeper.Mint(w.t.Context(), brokerOf{w.targets[d.target], d.target, p}, o, "")
 	}
 	kill := func() {
 		w.world.mu.Lock()

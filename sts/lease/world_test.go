@@ -207,8 +207,20 @@ func (w *world) orderAt(target, id string, ancestors ...string) brokers.Order {
 	return o
 }
 
+// shorter is an order whose grant lives for so long.
+func (w *world) shorter(id string, life time.Duration) brokers.Order {
+	w.t.Helper()
+	now := time.Now()
+	g := brokertest.NewOrder(w.t, now, brokertest.Spec{Target: policy.Target{Name: aTarget, Scopes: []string{"read"}, MaxLifetime: time.Hour}, Scopes: []string{"read"}, Lifetime: life}).Grant()
+	o, err := brokers.NewOrder(g, brokers.Lease{ID: id, Family: "family"}, now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o
+}
+
 func (w *world) mint(o brokers.Order) (brokers.Credential, error) {
-	return w.keeper.Mint(w.t.Context(), w.targets[o.Grant().Target()], o)
+	return w.keeper.Mint(w.t.Context(), w.targets[o.Grant().Target()], o, "")
 }
 
 func (w *world) mustMint(o brokers.Order) brokers.Credential {

@@ -25,6 +25,8 @@ var layers = []struct {
 	{"issuers/*", []string{"issuers", "federation", "federation/secret", "federation/fetch"}},
 	{"brokers", []string{"federation/policy", "federation", "federation/secret", "federation/fetch"}},
 	{"brokers/brokertest", []string{"*"}},
+	{"brokers/azure/azuretest", []string{"*"}},
+	{"brokers/gcp/gcptest", []string{"*"}},
 	{"brokers/mysql/mariadbtest", []string{"*"}},
 	{"brokers/postgres/postgrestest", []string{"test/ports"}},
 	{"brokers/*", []string{"brokers", "brokers/upstream", "federation/policy", "federation", "federation/secret", "federation/fetch"}},

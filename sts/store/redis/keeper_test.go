@@ -95,7 +95,7 @@ func TestKeepersOfTwoReplicasKeepOneLedger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := keepers[0].Mint(t.Context(), u, o)
+		c, err := keepers[0].Mint(t.Context(), u, o, "")
 		if err != nil {
 			t.Fatal(err)
 		}
