@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/upstream"
 )
@@ -43,6 +45,8 @@ const MinLifetime = leastLife + 30*time.Second
 type Settings struct {
 	Role       string   `yaml:"role" json:"role" jsonschema:"minLength=20,maxLength=2048" jsonschema_description:"ARN of the role, arn:aws:iam::ACCOUNT:role/NAME. Required. Give each target a role of its own: what its trust policy says is about this target's subject."`
 	Region     string   `yaml:"region" json:"region" jsonschema:"minLength=1,maxLength=32" jsonschema_description:"Region whose STS is asked and whose name the credential carries, such as eu-west-1. Required."`
+	Login      string   `yaml:"login,omitempty" json:"login,omitempty" jsonschema:"enum=assertion,enum=inside" jsonschema_description:"assertion: AssumeRoleWithWebIdentity, with an assertion of ours; no AWS credential is held. inside: AssumeRole, for a service that runs in AWS, as the role of its instance, task or pod; the account then need not reach our keys. Default: assertion."`
+	ExternalID string   `yaml:"external_id,omitempty" json:"external_id,omitempty" jsonschema:"minLength=2,maxLength=1224" jsonschema_description:"External id that the role's trust policy demands. Only with login: inside. Default: none."`
 	HandOver   bool     `yaml:"hand_over,omitempty" json:"hand_over,omitempty" jsonschema_description:"true: the assertion itself is given, for SDKs that read AWS_WEB_IDENTITY_TOKEN_FILE. The workload then chooses the session's name, policy and lifetime, and has sessions that nobody here knows of. Default: false."`
 	Audience   string   `yaml:"audience,omitempty" json:"audience,omitempty" jsonschema:"minLength=1,maxLength=255" jsonschema_description:"aud of our assertion: a client id of the OIDC provider in IAM. Default: sts.amazonaws.com."`
 	Endpoint   string   `yaml:"endpoint,omitempty" json:"endpoint,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of another STS. Default: https://sts.REGION.amazonaws.com/."`
@@ -70,7 +74,8 @@ type Broker struct {
 	target    string
 	settings  Settings
 	scopes    map[string]Scope
-	sts, iam  *api // iam: nil without a revoker
+	sts, iam  *api                    // iam: nil without a revoker
+	inside    aws.CredentialsProvider // of this service, where it runs in AWS; nil: assertions are shown
 	role      role
 	deps      brokers.Deps
 	audience  string
@@ -116,6 +121,9 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	}
 	b := &Broker{
 		target: t.Name, settings: s, scopes: maps.Clone(scopes), sts: newAPI(endpoint, roots), deps: d, role: role, audience: audience(s), algorithm: s.Algorithm,
+	}
+	if s.Login == loginInside {
+		b.inside = insideAWS()
 	}
 	if s.Revoker != nil {
 		if endpoint, err = iamEndpoint(s); err != nil {

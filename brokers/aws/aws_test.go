@@ -286,6 +286,10 @@ func TestCheckRefuses(t *testing.T) {
 			s.Revoker = &aws.Revoker{Role: awstest.Revoker, Endpoint: "http://iam.example/"}
 		}, nil, "revoker.endpoint"},
 		"handed over, and bounded": {func(s *aws.Settings) { s.HandOver = true }, nil, "hand_over"},
+		"another login":            {func(s *aws.Settings) { s.Login = "static" }, nil, "login"},
+		"inside a store":           {func(s *aws.Settings) { s.Login, s.Compatible, s.Endpoint = "inside", true, "https://s3.example/" }, nil, "login"},
+		"an external id, outside":  {func(s *aws.Settings) { s.ExternalID = "abc" }, nil, "external_id"},
+		"a bad external id":        {func(s *aws.Settings) { s.Login, s.ExternalID = "inside", "a b" }, nil, "external_id"},
 		"no scopes":                {nil, map[string]any{}, "scopes."},
 		"no bound":                 {nil, map[string]any{"read": &aws.Scope{}}, "scopes.read"},
 		"all and some":             {nil, map[string]any{"read": &aws.Scope{All: true, ARNs: []string{"arn:aws:iam::aws:policy/X"}}}, "scopes.read.whole_role"},

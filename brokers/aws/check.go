@@ -30,6 +30,16 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 		bad("audience", "audience %q is not 1 to 255 printable ASCII characters without spaces", s.Audience)
 	}
 	out = append(out, upstream.CheckAlgorithm(t, s.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")...)
+	switch {
+	case s.Login != "" && s.Login != loginAssertion && s.Login != loginInside:
+		bad("login", "login %q is neither assertion nor inside", s.Login)
+	case s.Login == loginInside && (s.HandOver || s.Compatible):
+		bad("login", "login: inside is for AWS itself, and leaves no assertion to hand over; leave hand_over and compatible out, or login")
+	case s.Login != loginInside && s.ExternalID != "":
+		bad("external_id", "external ids are for login: inside; a role that trusts assertions names their subject")
+	case s.ExternalID != "" && (len(s.ExternalID) > 1224 || !externalID.MatchString(s.ExternalID)):
+		bad("external_id", "external_id %q is not 2 to 1224 letters, digits and _+=,.@:/-", s.ExternalID)
+	}
 	if s.Compatible && s.Endpoint == "" {
 		bad("compatible", "compatible: true is for another endpoint than AWS; name it, or leave compatible out: session tags and source identity say for whom a session is")
 	}

@@ -2,7 +2,9 @@ package aws
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -10,6 +12,10 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/upstream"
@@ -104,22 +110,18 @@ type errorAnswer struct {
 	} `xml:"Error"`
 }
 
-// sessionAnswer is the answer to AssumeRoleWithWebIdentity.
+// sessionAnswer is what STS says of a session.
 type sessionAnswer struct {
-	XMLName xml.Name `xml:"AssumeRoleWithWebIdentityResponse"`
-	Result  struct {
-		Credentials struct {
-			AccessKey    string `xml:"AccessKeyId"`
-			SecretKey    string `xml:"SecretAccessKey"`
-			SessionToken string `xml:"SessionToken"`
-			Expiration   string `xml:"Expiration"`
-		} `xml:"Credentials"`
-		User struct {
-			ARN string `xml:"Arn"`
-		} `xml:"AssumedRoleUser"`
-		SourceIdentity string `xml:"SourceIdentity"`
-	} `xml:"AssumeRoleWithWebIdentityResult"`
-	Error *struct{} `xml:"Error"` // never beside a session
+	Credentials struct {
+		AccessKey    string `xml:"AccessKeyId"`
+		SecretKey    string `xml:"SecretAccessKey"`
+		SessionToken string `xml:"SessionToken"`
+		Expiration   string `xml:"Expiration"`
+	} `xml:"Credentials"`
+	User struct {
+		ARN string `xml:"Arn"`
+	} `xml:"AssumedRoleUser"`
+	SourceIdentity string `xml:"SourceIdentity"`
 }
 
 // post sends one request, which sign completes (nil: it is unsigned), and reads the answer into out.
@@ -154,15 +156,33 @@ func (a *api) post(ctx context.Context, form url.Values, sign func(r *http.Reque
 }
 
 // assume asks for a session.
-func (a *api) assume(ctx context.Context, form url.Values) (sessionAnswer, error) {
-	var out sessionAnswer
-	if err := a.post(ctx, form, nil, &out); err != nil {
+func (a *api) assume(ctx context.Context, form url.Values, sign func(*http.Request, string) error) (sessionAnswer, error) {
+	var out struct {
+		XMLName xml.Name
+		Web     *sessionAnswer `xml:"AssumeRoleWithWebIdentityResult"`
+		Role    *sessionAnswer `xml:"AssumeRoleResult"`
+		Error   *struct{}      `xml:"Error"` // never beside a session
+	}
+	if err := a.post(ctx, form, sign, &out); err != nil {
 		return sessionAnswer{}, err
 	}
-	if out.Error != nil {
+	action := form.Get("Action")
+	result, other := out.Web, out.Role
+	if action == "AssumeRole" {
+		result, other = other, result
+	}
+	if out.Error != nil || out.XMLName.Local != action+"Response" || result == nil || other != nil {
 		return sessionAnswer{}, errNonsense
 	}
-	return out, nil
+	return *result, nil
+}
+
+// signer signs requests (Signature Version 4).
+func signer(ctx context.Context, who aws.Credentials, service, region string, now func() time.Time) func(*http.Request, string) error {
+	return func(r *http.Request, body string) error {
+		sum := sha256.Sum256([]byte(body))
+		return v4.NewSigner().SignHTTP(ctx, who, r, hex.EncodeToString(sum[:]), service, region, now())
+	}
 }
 
 // classOf returns what the error of a mint means to callers of brokers. A session that was made and lost ends by itself.

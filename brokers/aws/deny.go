@@ -3,13 +3,10 @@ package aws
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/upstream"
@@ -46,22 +42,18 @@ func RevokerSubject(target string) string { return "sallyport-revoker:" + target
 // denier takes the revoker's role, bounded to the target's role once more.
 func (b *Broker) denier(ctx context.Context, now time.Time) (denier, error) {
 	id := strings.ToLower(rand.Text())
-	jwt, err := b.assert(ctx, assertion{Assertion: upstream.NewAssertion(b.deps, RevokerSubject(b.target), b.audience, id)})
-	if err != nil {
-		return denier{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
-	}
 	bound, err := json.Marshal(revokerPolicy(b.settings.Role))
 	if err != nil {
 		return denier{}, fmt.Errorf("%w: %w", brokers.ErrMisconfigured, err)
 	}
-	a, err := b.sts.assume(ctx, url.Values{
-		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {"2011-06-15"}, "RoleArn": {b.settings.Revoker.Role}, "RoleSessionName": {"sallyport-revoker-" + id},
-		"DurationSeconds": {strconv.Itoa(int(leastLife / time.Second))}, "WebIdentityToken": {jwt}, "Policy": {string(bound)},
-	})
+	a, err := b.assume(ctx, url.Values{
+		"RoleArn": {b.settings.Revoker.Role}, "RoleSessionName": {"sallyport-revoker-" + id},
+		"DurationSeconds": {strconv.Itoa(int(leastLife / time.Second))}, "Policy": {string(bound)},
+	}, assertion{Assertion: upstream.NewAssertion(b.deps, RevokerSubject(b.target), b.audience, id)})
 	if err != nil {
-		return denier{}, fmt.Errorf("taking the revoker's role: %w: %w", classOf(err), err)
+		return denier{}, fmt.Errorf("taking the revoker's role: %w", err)
 	}
-	got := a.Result.Credentials
+	got := a.Credentials
 	if !isKey(got.AccessKey, 16, 128) || !isKey(got.SecretKey, 16, 1024) || !isKey(got.SessionToken, 16, maxAnswer) {
 		return denier{}, fmt.Errorf("taking the revoker's role: %w: %w", brokers.ErrUncertain, errNonsense)
 	}
@@ -227,10 +219,7 @@ func (d denier) drop(ctx context.Context, name string) error {
 func (d denier) call(ctx context.Context, form url.Values, out any) error {
 	form.Set("Version", "2010-05-08")
 	form.Set("RoleName", d.b.role.name)
-	err := d.b.iam.post(ctx, form, func(r *http.Request, body string) error {
-		sum := sha256.Sum256([]byte(body))
-		return v4.NewSigner().SignHTTP(ctx, d.who, r, hex.EncodeToString(sum[:]), "iam", d.b.role.iamRegion(), d.b.deps.Now())
-	}, out)
+	err := d.b.iam.post(ctx, form, signer(ctx, d.who, "iam", d.b.role.iamRegion(), d.b.deps.Now), out)
 	if err != nil {
 		return fmt.Errorf("%w: %w", classOf(err), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -52,23 +53,16 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 		return brokers.Credential{}, fmt.Errorf("%w: AWS gives no session of less than %s", brokers.ErrTooShort, leastLife)
 	}
 	name := sessionName(o)
-	jwt, err := b.assert(ctx, b.about(o))
-	if err != nil {
-		return brokers.Credential{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
-	}
-	form := url.Values{
-		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {"2011-06-15"}, "RoleArn": {b.settings.Role}, "RoleSessionName": {name},
-		"DurationSeconds": {strconv.FormatInt(seconds, 10)}, "WebIdentityToken": {jwt},
-	}
+	form := url.Values{"RoleArn": {b.settings.Role}, "RoleSessionName": {name}, "DurationSeconds": {strconv.FormatInt(seconds, 10)}}
 	if policy != "" {
 		form.Set("Policy", policy)
 	}
 	for i, arn := range arns {
 		form.Set(fmt.Sprintf("PolicyArns.member.%d.arn", i+1), arn)
 	}
-	a, err := b.sts.assume(ctx, form)
+	a, err := b.assume(ctx, form, b.about(o))
 	if err != nil {
-		return brokers.Credential{}, fmt.Errorf("%w: %w", classOf(err), err)
+		return brokers.Credential{}, err
 	}
 	c, err := b.fits(a, name, o, now)
 	if err != nil {
@@ -98,9 +92,50 @@ func (b *Broker) about(o brokers.Order) assertion {
 	return a
 }
 
-// assert signs an assertion.
-func (b *Broker) assert(ctx context.Context, a assertion) (string, error) {
-	return b.deps.Assertions.Sign(ctx, brokers.Header{Algorithm: b.algorithm, Type: "JWT"}, a)
+// assume asks for a session: with an assertion, which is all that AWS is told of it, or as whoever this service is inside AWS, and then
+// the tags are parameters.
+func (b *Broker) assume(ctx context.Context, form url.Values, a assertion) (sessionAnswer, error) {
+	form.Set("Version", "2011-06-15")
+	var sign func(*http.Request, string) error
+	if b.inside == nil {
+		jwt, err := b.deps.Assertions.Sign(ctx, brokers.Header{Algorithm: b.algorithm, Type: "JWT"}, a)
+		if err != nil {
+			return sessionAnswer{}, fmt.Errorf("%w: signing the assertion for AWS: %w", brokers.ErrUnavailable, err)
+		}
+		form.Set("Action", "AssumeRoleWithWebIdentity")
+		form.Set("WebIdentityToken", jwt)
+	} else {
+		who, err := b.inside.Retrieve(ctx)
+		if err != nil { // it may repeat what it was answered
+			return sessionAnswer{}, fmt.Errorf("%w: AWS gives this service no credentials where it runs; login: inside wants an instance profile, a task role or a pod identity", brokers.ErrUnavailable)
+		}
+		form.Set("Action", "AssumeRole")
+		a.parameters(form)
+		if b.settings.ExternalID != "" {
+			form.Set("ExternalId", b.settings.ExternalID)
+		}
+		sign = signer(ctx, who, "sts", b.settings.Region, b.deps.Now)
+	}
+	answer, err := b.sts.assume(ctx, form, sign)
+	if err != nil {
+		return sessionAnswer{}, fmt.Errorf("%w: %w", classOf(err), err)
+	}
+	return answer, nil
+}
+
+// parameters says in a form what an assertion says of a session.
+func (a assertion) parameters(form url.Values) {
+	if a.Source != "" {
+		form.Set("SourceIdentity", a.Source)
+	}
+	if a.Tags == nil {
+		return
+	}
+	for i, key := range a.Tags.Transitive {
+		form.Set(fmt.Sprintf("Tags.member.%d.Key", i+1), key)
+		form.Set(fmt.Sprintf("Tags.member.%d.Value", i+1), a.Tags.Principal[key][0])
+		form.Set(fmt.Sprintf("TransitiveTagKeys.member.%d", i+1), key)
+	}
 }
 
 // sourceIdentity is the family of a lease: what CloudTrail has, also of roles that were chained from the session.
@@ -131,7 +166,7 @@ func cut(s string, most int) string { return s[:min(len(s), most)] }
 // fits compares what was made with what was asked. A session that does not fit is handed to nobody; it cannot be taken back, and
 // ends by itself.
 func (b *Broker) fits(a sessionAnswer, name string, o brokers.Order, now time.Time) (credential, error) {
-	got := a.Result.Credentials
+	got := a.Credentials
 	expires, err := time.Parse(time.RFC3339, got.Expiration)
 	wrong := ""
 	switch {
@@ -141,9 +176,9 @@ func (b *Broker) fits(a sessionAnswer, name string, o brokers.Order, now time.Ti
 		wrong = "it does not say when it ends, or has ended"
 	case expires.After(o.Grant().Expires()):
 		wrong = "it lives longer than was asked for"
-	case !b.settings.Compatible && a.Result.User.ARN != b.role.session()+name:
+	case !b.settings.Compatible && a.User.ARN != b.role.session()+name:
 		wrong = "it is of another role or session"
-	case !b.settings.Compatible && a.Result.SourceIdentity != sourceIdentity(o):
+	case !b.settings.Compatible && a.SourceIdentity != sourceIdentity(o):
 		wrong = "it has another source identity; does the role's trust policy allow sts:SetSourceIdentity?"
 	}
 	if wrong != "" {

@@ -16,6 +16,9 @@ func TrustOf(t brokers.Target, s Settings, issuer string, life int64) (upstream.
 		return upstream.Trust{}, fmt.Errorf("target %s is at a store that is not AWS: tell it in its own way to trust the issuer %s%s, the audience %s and the subject %s",
 			t.Name, issuer, brokers.AssertionsPath, audience(s), upstream.Subject(t.Name))
 	}
+	if s.Login == loginInside {
+		return upstream.Trust{}, fmt.Errorf("target %s is reached from inside AWS, as the role of this service, which only AWS knows: let that role be a principal of %s for sts:AssumeRole, sts:TagSession and sts:SetSourceIdentity", t.Name, s.Role)
+	}
 	r, err := parseRole(s)
 	if err != nil {
 		return upstream.Trust{}, err
@@ -88,7 +91,7 @@ func heredoc(text []byte) string {
 func Withdraw(s Settings, issuer string) string {
 	r, err := parseRole(s)
 	u, err2 := url.Parse(issuer + brokers.AssertionsPath)
-	if err != nil || err2 != nil || s.Compatible {
+	if err != nil || err2 != nil || s.Compatible || s.Login == loginInside {
 		return ""
 	}
 	arn := "arn:" + r.partition + ":iam::" + r.account + ":oidc-provider/" + u.Host + u.Path

@@ -1,12 +1,15 @@
-// Package awstest is a FAKE of one action of AWS STS, AssumeRoleWithWebIdentity (version 2011-06-15), and of the four of IAM that are
+// Package awstest is a FAKE of two actions of AWS STS, AssumeRoleWithWebIdentity and AssumeRole (version 2011-06-15), of an instance's
+// metadata (IMDSv2), and of the four of IAM that are
 // about inline policies of roles (version 2010-05-08). It is no AWS: it holds requests to what the published documentation says,
 // answers in its XML, and refuses with its codes.
 package awstest
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -107,12 +110,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if before != nil && before(w, r) {
 		return
 	}
-	if strings.Contains(r.Header.Get("Authorization"), "/iam/aws4_request") {
+	switch {
+	case strings.Contains(r.Header.Get("Authorization"), "/iam/aws4_request"):
 		s.iam(w, r)
 		return
+	case strings.HasPrefix(r.URL.Path, "/latest/"):
+		s.metadata(w, r)
+		return
 	}
-	if r.Method != http.MethodPost || r.ParseForm() != nil || r.Header.Get("Authorization") != "" {
-		refuse(w, 400, "ValidationError", "the action is unsigned, and a form")
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		refuse(w, 400, "ValidationError", "the body")
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if r.Method != http.MethodPost || r.ParseForm() != nil {
+		refuse(w, 400, "ValidationError", "the action is a form")
 		return
 	}
 	f := r.PostForm
@@ -121,8 +134,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	seconds, err := strconv.Atoi(f.Get("DurationSeconds"))
 	switch {
-	case f.Get("Action") != "AssumeRoleWithWebIdentity" || f.Get("Version") != "2011-06-15":
+	case f.Get("Action") != "AssumeRoleWithWebIdentity" && f.Get("Action") != "AssumeRole" || f.Get("Version") != "2011-06-15":
 		refuse(w, 400, "InvalidAction", "no such action")
+		return
+	case f.Get("Action") == "AssumeRoleWithWebIdentity" && r.Header.Get("Authorization") != "":
+		refuse(w, 400, "ValidationError", "the action is unsigned")
 		return
 	case err != nil || seconds < 900 || seconds > 43200:
 		refuse(w, 400, "ValidationError", "DurationSeconds is outside 900 to 43200")
@@ -140,8 +156,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, 403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
 		return
 	}
+	action := f.Get("Action")
 	for key := range f {
-		if strings.HasPrefix(key, "Tags.") || key == "SourceIdentity" {
+		if action == "AssumeRoleWithWebIdentity" && (strings.HasPrefix(key, "Tags.") || key == "SourceIdentity" || key == "ExternalId") || action == "AssumeRole" && key == "WebIdentityToken" {
 			refuse(w, 400, "ValidationError", "there is no such parameter of this action")
 			return
 		}
@@ -150,10 +167,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.Get("RoleArn") == Revoker {
 		subject, arn = strings.Replace(s.Subject, "sallyport:", "sallyport-revoker:", 1), revokerSession
 	}
-	source, tags, code, message := s.identity(f.Get("WebIdentityToken"), subject)
+	var source, code, message string
+	var tags map[string][]string
+	if action == "AssumeRole" {
+		source, tags, code, message = s.inside(r, body, f)
+	} else {
+		source, tags, code, message = s.identity(f.Get("WebIdentityToken"), subject)
+	}
 	if code != "" {
 		status := 400
-		if code == "AccessDenied" || code == "IDPRejectedClaim" {
+		if code == "AccessDenied" || code == "InvalidClientTokenId" || code == "SignatureDoesNotMatch" || code == "IDPRejectedClaim" {
 			status = 403
 		}
 		refuse(w, status, code, message)
@@ -171,6 +194,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		`<ResponseMetadata><RequestId>0f</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>`,
 		made.key, made.secret, token, time.Now().Add(time.Duration(seconds)*time.Second).UTC().Format(time.RFC3339),
 		arn, f.Get("RoleSessionName"), f.Get("RoleSessionName"), Audience, s.Issuer, subject, source)
+	answer = strings.ReplaceAll(answer, "AssumeRoleWithWebIdentityRes", action+"Res")
 	if change != nil {
 		answer = change(answer)
 	}

@@ -73,7 +73,7 @@ func (s *Server) Denied(sessionToken string) bool {
 }
 
 var (
-	credentialOf = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=(ASIA[A-Z0-9]{16})/(\d{8})/us-east-1/iam/aws4_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$`)
+	credentialOf = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=(ASIA[A-Z0-9]{16})/(\d{8})/([a-z0-9-]+)/(iam|sts)/aws4_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$`)
 	policyName   = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
 	blank        = regexp.MustCompile(`\s`)
 )
@@ -158,12 +158,12 @@ func signed(r *http.Request, body []byte, who session) bool {
 	if err != nil {
 		return false
 	}
-	for _, h := range strings.Split(m[3], ";") {
+	for _, h := range strings.Split(m[5], ";") {
 		if h != "host" && h != "content-length" {
 			again.Header.Set(h, r.Header.Get(h))
 		}
 	}
 	sum := sha256.Sum256(body)
-	err = v4.NewSigner().SignHTTP(r.Context(), aws.Credentials{AccessKeyID: who.key, SecretAccessKey: who.secret, SessionToken: r.Header.Get("X-Amz-Security-Token")}, again, hex.EncodeToString(sum[:]), "iam", "us-east-1", at)
+	err = v4.NewSigner().SignHTTP(r.Context(), aws.Credentials{AccessKeyID: who.key, SecretAccessKey: who.secret, SessionToken: r.Header.Get("X-Amz-Security-Token")}, again, hex.EncodeToString(sum[:]), m[4], m[3], at)
 	return err == nil && again.Header.Get("Authorization") == r.Header.Get("Authorization")
 }
