@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 )
@@ -226,6 +228,12 @@ type Receipt struct {
 
 // Header is what a broker chooses of a token's header. Algorithm "" is the deployment's default.
 type Header = struct{ Algorithm, Type string }
+
+// KMS signs with keys that live in a key management service and never leave it.
+type KMS interface {
+	// SignWith signs with a key by its name, NAME:VERSION, and returns the signature as a JWS has it (RFC 7518).
+	SignWith(ctx context.Context, name string, alg jose.SignatureAlgorithm, input []byte) ([]byte, error)
+}
 
 // Signer signs claims as a compact JWS with one of our keys. What it may not sign now wraps an error of its own.
 type Signer interface {

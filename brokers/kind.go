@@ -33,6 +33,7 @@ type Target struct {
 	Resource    string // "" for none
 	Scopes      []string
 	MaxLifetime time.Duration
+	KMS         bool     // the service has one: signing.vault
 	Signing     []string // algorithms that the service signs with, the default first; nil when that is not known
 
 	// Secret reads what a reference in the settings names, anew each time, so that a secret can be changed while the
@@ -57,6 +58,7 @@ type Deps struct {
 	// tokens are never handed out.
 	Assertions Signer
 	Now        func() time.Time
+	KMS        KMS         // of signing.vault; nil for none
 	Status     StatusLists // nil: tokens have no place in a status list
 }
 

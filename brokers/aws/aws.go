@@ -159,7 +159,7 @@ func (b *Broker) Close() error {
 }
 
 // role is an ARN of a role.
-type role struct{ partition, account, name string }
+type role struct{ partition, account, path, name string } // path: /, or /.../
 
 func (r role) session() string {
 	return "arn:" + r.partition + ":sts::" + r.account + ":assumed-role/" + r.name + "/"
@@ -176,16 +176,17 @@ func parseRole(of Settings) (role, error) {
 	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[3] != "" || !strings.HasPrefix(parts[5], "role/") {
 		return role{}, fmt.Errorf("is no ARN of a role; write arn:aws:iam::ACCOUNT:role/NAME")
 	}
-	name := parts[5][strings.LastIndexByte(parts[5], '/')+1:]
+	slash := strings.LastIndexByte(parts[5], '/') + 1
+	name, path := parts[5][slash:], parts[5][len("role"):slash]
 	ok := func(s, more string) bool {
 		return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(more, r)
 		})
 	}
-	if !ok(parts[1], "-") || len(parts[4]) != 12 || strings.Trim(parts[4], "0123456789") != "" || !ok(name, "+=,.@-_") || len(name) > 64 {
+	if !ok(parts[1], "-") || len(parts[4]) != 12 || strings.Trim(parts[4], "0123456789") != "" || !ok(name, "+=,.@-_") || len(name) > 64 || len(path) > 512 || !ok(path, "+=,.@-_/") || strings.Contains(path, "//") {
 		return role{}, fmt.Errorf("is no ARN of a role; write arn:aws:iam::ACCOUNT:role/NAME")
 	}
-	return role{parts[1], parts[4], name}, nil
+	return role{parts[1], parts[4], path, name}, nil
 }
 
 // bounds is what scopes mean together: the inline policy, "" for none, and the managed ones.

@@ -69,8 +69,8 @@ func (p provider) role(out *upstream.Trust, r role, comment, subject string, lif
 	if err != nil {
 		return err
 	}
-	out.CLI += fmt.Sprintf("# %s\naws iam create-role --role-name %s --max-session-duration %d --assume-role-policy-document '%s'\n", comment, r.name, life, trust)
-	out.Terraform += fmt.Sprintf("\n# %s\nresource \"aws_iam_role\" %q {\n  name                 = %q\n  max_session_duration = %d\n  assume_role_policy   = %s}\n", comment, upstream.Resource(r.name), r.name, life, heredoc(trust))
+	out.CLI += fmt.Sprintf("# %s\naws iam create-role --path %s --role-name %s --max-session-duration %d --assume-role-policy-document '%s'\n", comment, r.path, r.name, life, trust)
+	out.Terraform += fmt.Sprintf("\n# %s\nresource \"aws_iam_role\" %q {\n  path                 = %q\n  name                 = %q\n  max_session_duration = %d\n  assume_role_policy   = %s}\n", comment, upstream.Resource(r.name), r.path, r.name, life, heredoc(trust))
 	if may == nil {
 		return nil
 	}

@@ -3,6 +3,7 @@ package github
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -21,9 +22,17 @@ func check(t brokers.Target, s Settings, scopes map[string]Scope) []brokers.Prob
 	if s.Installation < 1 {
 		bad("installation", "installation %d is no id; it is the number at the end of the URL of the installation's settings", s.Installation)
 	}
-	if s.PrivateKey.IsZero() {
-		bad("private_key", "private_key is missing; name a file or a variable that holds the App's key: {file: PATH}")
-	} else if t.Secret != nil {
+	switch inVault := s.TransitKey != ""; {
+	case inVault && !s.PrivateKey.IsZero():
+		bad("transit_key", "the App's key is in Vault or here; leave private_key out, or transit_key")
+	case inVault && !transitKey.MatchString(s.TransitKey):
+		bad("transit_key", "transit_key %q is no name with a version; write for instance github-app:1", s.TransitKey)
+	case inVault && !t.KMS:
+		bad("transit_key", "transit_key names a key in Vault, and signing.vault does not say which Vault; add it to sallyport.yaml, or name a private_key")
+	case inVault:
+	case s.PrivateKey.IsZero():
+		bad("private_key", "private_key is missing; name a file or a variable that holds the App's key: {file: PATH}, or a transit_key")
+	case t.Secret != nil:
 		key, err := t.Secret(s.PrivateKey)
 		if err == nil {
 			_, err = parseKey(key)
@@ -90,3 +99,5 @@ func parseAPI(s string) (string, error) {
 	}
 	return strings.TrimSuffix(s, "/"), nil
 }
+
+var transitKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}:[1-9][0-9]{0,8}$`)

@@ -68,13 +68,43 @@ func parseKey(text secret.Value) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// login signs the App's JWT.
-func (b *Broker) login() (string, error) {
-	text, err := b.key()
-	if err != nil {
-		return "", fmt.Errorf("%w: the App's key cannot be read", brokers.ErrMisconfigured)
+// keyOf returns what signs the App's JWT: its key, read anew each time, or whoever keeps it.
+func keyOf(t brokers.Target, s Settings, kms brokers.KMS) func(context.Context) (any, error) {
+	if s.TransitKey != "" {
+		return func(ctx context.Context) (any, error) {
+			if kms == nil {
+				return nil, errors.New("there is no signing.vault")
+			}
+			return kept{ctx, kms, s.TransitKey}, nil
+		}
 	}
-	key, err := parseKey(text)
+	return func(context.Context) (any, error) {
+		text, err := t.Secret(s.PrivateKey)
+		if err != nil {
+			return nil, errors.New("it cannot be read")
+		}
+		return parseKey(text)
+	}
+}
+
+// kept is a key that somebody else keeps, for one signature. It is a [jose.OpaqueSigner].
+type kept struct {
+	ctx  context.Context
+	kms  brokers.KMS
+	name string
+}
+
+func (kept) Public() *jose.JSONWebKey { return nil } // it is not needed to sign
+
+func (kept) Algs() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.RS256} }
+
+func (k kept) SignPayload(payload []byte, alg jose.SignatureAlgorithm) ([]byte, error) {
+	return k.kms.SignWith(k.ctx, k.name, alg, payload)
+}
+
+// login signs the App's JWT.
+func (b *Broker) login(ctx context.Context) (string, error) {
+	key, err := b.key(ctx)
 	if err != nil {
 		return "", fmt.Errorf("%w: the App's key: %w", brokers.ErrMisconfigured, err)
 	}
@@ -88,8 +118,11 @@ func (b *Broker) login() (string, error) {
 		return "", err
 	}
 	jws, err := signer.Sign(payload)
-	if err != nil {
-		return "", fmt.Errorf("%w: the App's key does not sign", brokers.ErrMisconfigured)
+	switch {
+	case errors.Is(err, brokers.ErrUnavailable):
+		return "", fmt.Errorf("signing with the App's key: %w", err)
+	case err != nil:
+		return "", fmt.Errorf("%w: the App's key does not sign: %w", brokers.ErrMisconfigured, err)
 	}
 	return jws.CompactSerialize()
 }

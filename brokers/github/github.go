@@ -8,6 +8,7 @@
 package github
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,7 +35,8 @@ const defaultAPI = "https://api.github.com"
 type Settings struct {
 	App          string     `yaml:"app" json:"app" jsonschema:"minLength=1,maxLength=64" jsonschema_description:"Client id of the GitHub App, or its App id. Required."`
 	Installation int64      `yaml:"installation" json:"installation" jsonschema:"minimum=1" jsonschema_description:"Id of the App's installation, from the URL of its settings. Required. An id is not found by name: names change hands."`
-	PrivateKey   secret.Ref `yaml:"private_key" json:"private_key" jsonschema_description:"Reference to the App's private key, RSA in PEM as GitHub gives it, read anew for each request. Required. It can do what the App can: give the App no more than the targets need."`
+	TransitKey   string     `yaml:"transit_key,omitempty" json:"transit_key,omitempty" jsonschema:"minLength=3,maxLength=128" jsonschema_description:"The App's private key in the transit engine of signing.vault, by its name and version, NAME:VERSION, such as github-app:1: it signs there and never leaves it. This or private_key is required."`
+	PrivateKey   secret.Ref `yaml:"private_key,omitempty" json:"private_key,omitzero" jsonschema_description:"Reference to the App's private key, RSA in PEM as GitHub gives it, read anew for each request. This or transit_key is required. It can do what the App can: give the App no more than the targets need."`
 	API          string     `yaml:"api,omitempty" json:"api,omitempty" jsonschema:"minLength=1" jsonschema_description:"https URL of the REST API, for GitHub Enterprise Server: https://HOST/api/v3. Default: https://api.github.com."`
 	CAFile       string     `yaml:"ca_file,omitempty" json:"ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of PEM certificates that sign the certificate of the API; relative paths start at the configuration directory. Default: those of the system."`
 }
@@ -50,7 +52,7 @@ type Broker struct {
 	target string
 	app    string
 	path   string
-	key    func() (secret.Value, error)
+	key    func(context.Context) (any, error) // what signs the App's JWT
 	scopes map[string]Scope
 	api    *api
 	now    func() time.Time
@@ -73,7 +75,7 @@ func build(t brokers.Target, s Settings, scopes map[string]Scope, d brokers.Deps
 	}
 	return &Broker{
 		target: t.Name, app: s.App, path: fmt.Sprintf("/app/installations/%d/access_tokens", s.Installation), scopes: maps.Clone(scopes), api: api, now: d.Now,
-		key: func() (secret.Value, error) { return t.Secret(s.PrivateKey) },
+		key: keyOf(t, s, d.KMS),
 	}, nil
 }
 

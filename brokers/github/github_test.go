@@ -1,6 +1,12 @@
 package github_test
 
 import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"fmt"
+
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/brokers/brokertest"
@@ -281,5 +289,74 @@ func TestReceiptOfATokenThatNobodyHas(t *testing.T) {
 	r, err = b.Revoke(context.Background(), brokers.Handle{Name: "x", Expires: time.Now().Add(-2 * time.Hour)})
 	if err != nil || r.State != brokers.Dead || !r.Gone {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// vaulted is a key that somebody else keeps.
+type vaulted struct {
+	name string
+	key  *rsa.PrivateKey
+	err  error
+}
+
+func (v vaulted) SignWith(_ context.Context, name string, alg jose.SignatureAlgorithm, input []byte) ([]byte, error) {
+	if name != v.name || alg != jose.RS256 {
+		return nil, fmt.Errorf("asked for %s by %s", alg, name)
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
+	sum := sha256.Sum256(input)
+	return rsa.SignPKCS1v15(nil, v.key, crypto.SHA256, sum[:])
+}
+
+// The App's key can stay where it is kept: it signs there.
+func TestContractKeyStaysInAKMS(t *testing.T) {
+	t.Parallel()
+	s := githubtest.New(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Knows(&key.PublicKey)
+	kms := vaulted{"github-app:3", key, nil}
+	set := settings(s, s.URL)
+	set.PrivateKey, set.TransitKey = secret.Ref{}, kms.name
+	where := about(s)
+	where.KMS = true
+	if problems := github.Kind().Check(where, set, scopes); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	build := func(kms brokers.KMS) brokers.Broker {
+		b, err := github.Kind().Build(where, set, scopes, brokers.Deps{Issuer: "https://sts.example", Now: time.Now, KMS: kms})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if c, err := build(kms).Mint(t.Context(), order(t, "read")); err != nil || s.Works(c.Value.Reveal()) != nil {
+		t.Errorf("a token: %v", err)
+	}
+	for name, tc := range map[string]struct {
+		kms  brokers.KMS
+		want error
+	}{
+		"Vault is down":   {vaulted{kms.name, key, brokers.ErrUnavailable}, brokers.ErrUnavailable},
+		"Vault refuses":   {vaulted{kms.name, key, brokers.ErrMisconfigured}, brokers.ErrMisconfigured},
+		"there is no KMS": {nil, brokers.ErrMisconfigured},
+		"another key's":   {vaulted{"github-app:4", key, nil}, brokers.ErrMisconfigured},
+	} {
+		before := s.Made()
+		if _, err := build(tc.kms).Mint(t.Context(), order(t, "read")); !errors.Is(err, tc.want) || s.Made() != before {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	where.KMS = false
+	if problems := github.Kind().Check(where, set, scopes); len(problems) != 1 || problems[0].Path != "transit_key" {
+		t.Errorf("without signing.vault: %v", problems)
+	}
+	where.KMS, set.PrivateKey = true, secret.Ref{File: "app.pem"}
+	if problems := github.Kind().Check(where, set, scopes); len(problems) != 1 || problems[0].Path != "transit_key" {
+		t.Errorf("with both: %v", problems)
 	}
 }

@@ -42,7 +42,7 @@ func (b *Broker) Mint(ctx context.Context, o brokers.Order) (brokers.Credential,
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	login, err := b.login()
+	login, err := b.login(ctx)
 	if err != nil {
 		return brokers.Credential{}, err
 	}

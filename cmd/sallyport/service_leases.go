@@ -24,6 +24,9 @@ type built struct {
 // buildBrokers makes the brokers of a set. One whose target did not change is the one in force: it may hold connections.
 func (s *service) buildBrokers(set *config.Set) (map[string]brokers.Broker, error) {
 	deps := brokers.Deps{Issuer: s.server.Issuer, Signer: s.keys.Tokens(), Assertions: s.keys.Assertions(), Now: time.Now, Status: s.lists}
+	if s.kms != nil {
+		deps.KMS = s.kms
+	}
 	out, fresh := make(map[string]brokers.Broker, len(set.Targets)), map[string]built{}
 	for _, t := range set.Targets {
 		name := t.Policy.Name

@@ -92,7 +92,7 @@ func (l *loader) target(d *document) {
 	dir := l.dir // not l: the broker lives on, and would keep every file of the configuration in memory
 	t.Broker = brokers.Target{
 		Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), MaxLifetime: cmp.Or(t.Policy.MaxLifetime, policy.DefaultLifetime),
-		Signing: l.set.Server.Signing.Algorithms,
+		Signing: l.set.Server.Signing.Algorithms, KMS: l.set.Server.Signing.Vault != (Vault{}),
 		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(dir) },
 		Path:    func(path string) string { return under(dir, path) },
 	}

@@ -57,15 +57,10 @@ func TestGoogleLibraryTakesTheExecutableSource(t *testing.T) {
 	d.Serve()
 	keys.d, fake.Issuer = d, d.URL+"/assertions"
 
-	exchange := fmt.Sprintf("exchange --server %s --subject-token-file %s --audience ", d.URL, d.Workload())
-	source, err := json.Marshal(map[string]any{
-		"type": "external_account", "audience": "//iam.googleapis.com/" + gcptest.Provider, "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": fake.URL + "/v1/token",
-		"service_account_impersonation_url": fake.URL + "/v1/projects/-/serviceAccounts/" + gcptest.ServiceAccount + ":generateAccessToken",
-		"credential_source":                 map[string]any{"executable": map[string]any{"command": d.Bin + " " + exchange + "gcp-handed-over -o gcp", "timeout_millis": 20000}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	workload := d.Workload()
+	exchange := fmt.Sprintf("exchange --server %s --subject-token-file %s --audience ", d.URL, workload)
+	source := []byte(strings.NewReplacer("\"sallyport ", "\""+d.Bin+" ", "https://sts.example", d.URL, "/var/run/secrets/tokens/sallyport", workload,
+		"https://sts.googleapis.com", fake.URL, "https://iamcredentials.googleapis.com", fake.URL).Replace(deployed(t, "gcp/external-account.json"))) // as deploy has it, with what is here
 	t.Setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
 	c, err := credentials.NewCredentialsFromJSON(credentials.ExternalAccount, source, &credentials.DetectOptions{Scopes: []string{"https://www.googleapis.com/auth/devstorage.read_only"}})
 	if err != nil {

@@ -2,7 +2,6 @@ package cloud
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,6 +18,16 @@ import (
 	"github.com/sallyport-sts/sallyport/test/deployment"
 	"github.com/sallyport-sts/sallyport/test/ports"
 )
+
+// deployed is a sample of deploy.
+func deployed(t *testing.T, path string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "..", "deploy", path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
 
 const bucketFile = `
 target: NAME
@@ -41,8 +50,10 @@ func TestSDKAndCLIUseSessionsAtARealS3(t *testing.T) {
 	d.Serve()
 	server := startMinIO(t, address, d.URL+"/assertions")
 
-	process := func(workload, target string) string {
-		return fmt.Sprintf("[profile %s]\nregion = %s\ncredential_process = %s exchange --server %s --audience %s --subject-token-file %s -o aws\n", target, region, d.Bin, d.URL, target, workload)
+	sample := deployed(t, "aws/aws-config")
+	process := func(workload, target string) string { // as deploy has it, with what is here
+		return strings.NewReplacer("[profile orders]", "[profile "+target+"]", "= sallyport ", "= "+d.Bin+" ", "https://sts.example", d.URL, "orders-bucket", target, "/var/run/secrets/tokens/sallyport", workload,
+			"/run/sallyport", filepath.Join(d.Dir, "cache"), "eu-west-1", region).Replace(sample)
 	}
 	workload := d.Workload()
 	file := d.Write("aws-config", process(workload, "orders-bucket")+process(workload, "billing-bucket"))

@@ -2,10 +2,12 @@ package vault
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport-sts/sallyport/brokers"
+	"github.com/sallyport-sts/sallyport/brokers/github/githubtest"
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/federation/secret"
@@ -230,6 +233,35 @@ max_lifetime: 15m
 scopes: {read: {}}
 jwt: {audience: 'https://orders.prod.example'}
 `
+
+// The key of a GitHub App stays in Vault: it signs there for the broker github. GitHub is a fake.
+func TestKeyOfAGitHubAppStaysInVault(t *testing.T) {
+	k := newKMS(t)
+	if _, err := k.Root.Logical().Write("sallyport/keys/sign-github-app", map[string]any{"type": "rsa-2048"}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := k.Root.Logical().Read("sallyport/keys/sign-github-app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(made.Data["keys"].(map[string]any)["1"].(map[string]any)["public_key"].(string)))
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := githubtest.New(t)
+	fake.Knows(public.(*rsa.PublicKey))
+	file := fmt.Sprintf("target: repository\nbroker: github\nmax_lifetime: 15m\nscopes: {read: {repositories: [7], permissions: {contents: read}}}\ngithub: {app: %s, installation: %d, transit_key: 'sign-github-app:1', api: %q}\n",
+		githubtest.App, githubtest.Installation, fake.URL)
+	d := deployment.New(t, map[string]string{"repository": file}, 10*time.Minute, "  vault:\n    address: "+k.Address+"\n    login: {mount: platform, role: sallyport, jwt_file: vault.jwt}\n    mount: sallyport\n    unseal_key: seal\n")
+	d.Write("kek", k.sealed+"\n")
+	d.Write("vault.jwt", k.jwt())
+	d.Serve()
+	token := d.Run("exchange", "--server", d.URL, "--audience", "repository", "--subject-token-file", d.Workload(), "-o", "token")
+	if err := fake.Works(strings.TrimSpace(token)); err != nil {
+		t.Errorf("the token does not work: %v", err)
+	}
+}
 
 // The whole way, by the binary: its keys are made in Vault and sealed by it, a token is exchanged for one that verifies, and a
 // Vault that refuses stops exchanges, says so, and is found again.

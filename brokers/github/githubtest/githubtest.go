@@ -33,12 +33,25 @@ type Server struct {
 	URL string
 	PEM string // the App's private key
 
-	key    *rsa.PrivateKey
+	public *rsa.PublicKey // of the App
 	mu     sync.Mutex
 	tokens map[string][]int64 // repositories of each that is alive
 	made   int
 	before func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
 	change func(map[string]any)                              // of what is answered to a mint
+}
+
+// Knows makes another key that of the App.
+func (s *Server) Knows(public *rsa.PublicKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.public = public
+}
+
+func (s *Server) key() *rsa.PublicKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.public
 }
 
 // New runs a server until the test ends.
@@ -48,7 +61,7 @@ func New(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{key: key, tokens: map[string][]int64{}}
+	s := &Server{public: &key.PublicKey, tokens: map[string][]int64{}}
 	s.PEM = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /app/installations/{id}/access_tokens", s.create)
@@ -113,7 +126,7 @@ func (s *Server) app(r *http.Request) string {
 	if !ok || err != nil {
 		return "A JSON web token could not be decoded"
 	}
-	payload, err := jws.Verify(&s.key.PublicKey)
+	payload, err := jws.Verify(s.key())
 	var c struct {
 		Iss      string
 		Iat, Exp int64
