@@ -264,7 +264,7 @@ func newAuditShow() *cobra.Command {
 	}
 	configFlag(c, &dir)
 	outputFlag(c, &output)
-	c.Flags().DurationVar(&since, "since", 0, "only what happened in this long, for example 1h (default: everything)")
+	durationVar(c.Flags(), &since, "since", "only what happened in this long, such as 1h or 7d (default: everything)")
 	c.Flags().StringVar(&outcome, "outcome", "", "issued | refused | failed | withdrawn")
 	c.Flags().StringVar(&subject, "subject", "", "workload id, or the beginning of one")
 	c.Flags().IntVar(&limit, "limit", 100, "most rows of a table, the newest; 0 for all")

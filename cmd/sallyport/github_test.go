@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,6 +31,15 @@ func TestGitGetsATokenOfGitHub(t *testing.T) {
 	if code != exitDone || !strings.HasPrefix(token, "ghs_") || !strings.Contains(out, "username=x-access-token\n") {
 		t.Fatalf("git is told (%d): %s", code, strings.ReplaceAll(out, token, "[token]"))
 	}
+	// The same, asked by git itself.
+	fill := exec.Command("git", "-c", "credential.helper=", "-c", "credential.https://github.com.helper=!sallyport git-credential --server "+d.url+" --audience repository --subject-token-file "+identity, "credential", "fill")
+	fill.Stdin = strings.NewReader("protocol=https\nhost=github.com\n\n")
+	fill.Env = append(cleanEnvironment(), "HOME="+t.TempDir(), "GIT_TERMINAL_PROMPT=0")
+	said, err := fill.Output()
+	if err != nil || fake.Works(between(string(said), "password=", "\n")) != nil || !strings.Contains(string(said), "username=x-access-token\n") {
+		t.Errorf("git fills in nothing that works: %v", err)
+	}
+	wantStatus(t, "revoking git's", d.caller().revoke(between(string(said), "password=", "\n")), 200)
 	if err := fake.Works(token); err != nil {
 		t.Errorf("the token does not work: %v", err)
 	}

@@ -29,7 +29,7 @@ lifted or its time is over. The caller is told what it would be told if no rule 
 		},
 	}
 	o.flags(c)
-	c.Flags().DurationVar(&o.ttl, "ttl", 0, "how long it stands (default until sallyport unlock)")
+	durationVar(c.Flags(), &o.ttl, "ttl", "how long it stands, such as 90m or 7d (default until sallyport unlock)")
 	return c
 }
 

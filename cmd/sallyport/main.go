@@ -61,6 +61,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 		Args:          noSuchCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.Version = versionName() // --version says what the command version says
+	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see: %s --help", err, c.CommandPath())
 	})

@@ -36,7 +36,7 @@ var (
 	errNoUnit   = errors.New("has no unit; write for instance 90s, 15m, 12h or 30d")
 	errDuration = errors.New("is not a duration; write for instance 90s, 15m, 12h or 30d")
 	errTooLong  = errors.New("is longer than a hundred years")
-	errTooShort = errors.New("is below one second; the key is left out for the default, and there is no way to mean none")
+	errTooShort = errors.New("is below one second; leave it out for the default, there is no way to mean none")
 )
 
 // A duration is days, then what Go takes. Signs and bare points are not among it.
@@ -46,6 +46,9 @@ var (
 	durations = regexp.MustCompile(durationPattern)
 	unitless  = regexp.MustCompile(`^[0-9.]+$`)
 )
+
+// ParseDuration reads a duration as the configuration writes it: Go's, and days. 1 s is the least.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
 
 // parseDuration reads Go's durations and days: "400d", "1d12h".
 func parseDuration(s string) (time.Duration, error) {

@@ -29,7 +29,7 @@ func TestPostgreSQLLoginFromTokenToNothing(t *testing.T) {
 	}
 	root := s.Connect(t, s.DSN("orders"))
 	quiet := []string{"-X", "-q", "-tA", "-v", "VERBOSITY=verbose"}
-	upstream{
+	u := upstream{
 		target: fmt.Sprintf(postgresTarget, s.CAFile()),
 		files: map[string]string{"secrets/dsn": fmt.Sprintf("host=%s port=%d user=sallyport password=%s dbname=orders sslmode=verify-full sslrootcert=%s",
 			s.Host(), s.Port(), adminPassword, s.CAFile())},
@@ -68,5 +68,14 @@ func TestPostgreSQLLoginFromTokenToNothing(t *testing.T) {
 			}
 			return out
 		},
-	}.tell(t)
+	}
+	u.tell(t)
+	// The same by a service file.
+	u.form = "pgservice"
+	u.client = func(file string) *exec.Cmd {
+		cmd := exec.Command("psql", quiet...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PGSERVICEFILE=" + file, "PGSERVICE=sallyport"}
+		return cmd
+	}
+	u.tell(t)
 }
