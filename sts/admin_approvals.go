@@ -46,6 +46,7 @@ type AdminProposed struct {
 	Reason   string    `json:"reason,omitempty"`
 	Ticket   string    `json:"ticket,omitempty"`
 	TTL      int64     `json:"ttl_seconds,omitempty"`
+	Before   time.Time `json:"before,omitzero"`
 	Expires  time.Time `json:"expires"`
 }
 
@@ -157,7 +158,7 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
 func (p proposal) shown() AdminProposed {
 	out := AdminProposed{By: p.By, Action: p.action(), Unlock: p.Unlock, Reason: p.Reason, Expires: p.Expires}
 	if p.Ask != nil {
-		out.Selector, out.Reason, out.Ticket, out.TTL = p.Ask.Selector, p.Ask.Reason, p.Ask.Ticket, p.Ask.TTL
+		out.Selector, out.Reason, out.Ticket, out.TTL, out.Before = p.Ask.Selector, p.Ask.Reason, p.Ask.Ticket, p.Ask.TTL, p.Ask.Before
 	}
 	return out
 }

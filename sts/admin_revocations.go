@@ -20,14 +20,15 @@ import (
 
 // AdminRevocation is the body of POST /admin/v1/revocations.
 type AdminRevocation struct {
-	Selector []string `json:"selector"`              // KEY=VALUE, all of which hold of one exchange
-	Lock     bool     `json:"lock,omitempty"`        // it stands: what it matches is refused from now on as well
-	TTL      int64    `json:"ttl_seconds,omitempty"` // of a lock; 0: until it is lifted
-	DryRun   bool     `json:"dry_run,omitempty"`     // nothing is done: the answer says what would die
-	Drill    bool     `json:"drill,omitempty"`       // a dry run, and a revocation that matches nothing, to see it reach every replica
-	Reason   string   `json:"reason,omitempty"`
-	Ticket   string   `json:"ticket,omitempty"`
-	Wait     int      `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 12; default 5
+	Selector []string  `json:"selector"`              // KEY=VALUE, all of which hold of one exchange
+	Lock     bool      `json:"lock,omitempty"`        // it stands: what it matches is refused from now on as well
+	TTL      int64     `json:"ttl_seconds,omitempty"` // of a lock; 0: until it is lifted
+	Before   time.Time `json:"before,omitzero"`       // only what was decided before this moment, which is past; not of a lock
+	DryRun   bool      `json:"dry_run,omitempty"`     // nothing is done: the answer says what would die
+	Drill    bool      `json:"drill,omitempty"`       // a dry run, and a revocation that matches nothing, to see it reach every replica
+	Reason   string    `json:"reason,omitempty"`
+	Ticket   string    `json:"ticket,omitempty"`
+	Wait     int       `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 12; default 5
 }
 
 // AdminRevoked is its answer: the revocation is in force and durable, and this became of what it matches.
@@ -35,6 +36,7 @@ type AdminRevoked struct {
 	ID       string         `json:"id,omitempty"` // none for a dry run
 	Action   string         `json:"action"`       // revoke, lock, unlock or drill
 	Selector []string       `json:"selector,omitempty"`
+	Before   time.Time      `json:"before,omitzero"`    // only what was decided before this
 	Position string         `json:"position,omitempty"` // EPOCH.N
 	Expires  time.Time      `json:"expires,omitzero"`   // of a lock
 	Applied  []AdminApplied `json:"applied,omitempty"`  // on replicas
@@ -88,7 +90,7 @@ func (x *Exchanger) RevocationRoutes(scan func(from time.Time, do func(audit.Rec
 	}
 }
 
-const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
+const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "before": a moment that is past, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
 
 func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan func(time.Time, func(audit.Record) error) error) {
 	var ask AdminRevocation
@@ -103,6 +105,9 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 	if err == nil && sel.Value(revocation.KeyLease) != "" && (ask.Lock || !decisionID(sel.Value(revocation.KeyLease))) {
 		err = fmt.Errorf("%w: lease takes the 26 characters of an id, and cannot be locked: nothing is ever exchanged as an old lease again", revocation.ErrSelector)
 	}
+	if err == nil && !ask.Before.IsZero() {
+		err = x.pastMoment(sel, ask)
+	}
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 		return
@@ -116,7 +121,7 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		return
 	}
 	if ask.DryRun || ask.Drill {
-		out, err := x.wouldDie(r.Context(), sel, ask.Lock, scan)
+		out, err := x.wouldDie(r.Context(), sel, ask, scan)
 		if err != nil {
 			writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the ledger of leases or the audit log cannot be read; see the server's log"})
 			return
@@ -157,6 +162,19 @@ func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocati
 	}
 }
 
+// pastMoment checks the moment of a revocation: it tells what was decided before it from what came after.
+func (x *Exchanger) pastMoment(sel revocation.Selector, ask AdminRevocation) error {
+	switch {
+	case ask.Lock:
+		return fmt.Errorf("%w: a lock refuses from now on, and takes no moment", revocation.ErrSelector)
+	case sel.Value(revocation.KeyLease) != "", sel.Value(revocation.KeyToken) != "", sel.Value(revocation.KeyJTI) != "":
+		return fmt.Errorf("%w: lease, token and jti name one thing, which a moment does not divide", revocation.ErrSelector)
+	case ask.Before.After(x.now()):
+		return fmt.Errorf("%w: before is %s, which is not past; leave it out for this moment, or lock", revocation.ErrSelector, ask.Before.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 func because(ask AdminRevocation) string {
 	if ask.Ticket == "" {
 		return word(ask.Reason)
@@ -171,11 +189,11 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
 		kept = namedTokens
 	}
-	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(kept), Why: e.rec.Reason, By: e.by}
+	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Before: ask.Before, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(kept), Why: e.rec.Reason, By: e.by}
 	if id := sel.Value(revocation.KeyLease); id != "" {
 		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
 	}
-	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Warnings: x.strange(sel)}
+	out := AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Before: ask.Before, Warnings: x.strange(sel)}
 	if ask.Lock {
 		out.Action = "lock"
 		if entry.Until = entry.At.Add(forever); ask.TTL > 0 {
@@ -207,7 +225,7 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	match := func(l lease.Lease) bool {
 		f := FactsOf(x.revocations.Hasher(), l)
 		_, dead := x.revocations.Dead(f)
-		return dead && f.Matches(x.revocations.Hasher(), sel)
+		return dead && f.MatchesBefore(x.revocations.Hasher(), sel, ask.Before)
 	}
 	heard := make(chan []AdminApplied, 1)
 	go func() { heard <- x.applied(waiting, position, durable) }()
@@ -287,7 +305,7 @@ func joined(before, more []lease.Receipt) []lease.Receipt {
 
 // selected describes a revocation that is already in force.
 func (e *entry) selected(out AdminRevoked, p revocation.Position, receipts []lease.Receipt) {
-	e.rec.Revocation = &audit.Revocation{ID: out.ID, Action: out.Action, Selector: out.Selector, Position: p.String(), Expires: out.Expires, By: e.by}
+	e.rec.Revocation = &audit.Revocation{ID: out.ID, Action: out.Action, Selector: out.Selector, Before: out.Before, Position: p.String(), Expires: out.Expires, By: e.by}
 	e.recordReceipts(receipts)
 }
 

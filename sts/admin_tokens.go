@@ -22,14 +22,14 @@ type AdminTokens struct {
 }
 
 // wouldDie is a dry run: what a revocation of sel would kill now.
-func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, lock bool, scan func(time.Time, func(audit.Record) error) error) (AdminRevoked, error) {
-	out := AdminRevoked{Action: "revoke", Selector: sel, Counts: map[string]int{}, Warnings: x.strange(sel)}
-	if lock {
+func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask AdminRevocation, scan func(time.Time, func(audit.Record) error) error) (AdminRevoked, error) {
+	out := AdminRevoked{Action: "revoke", Selector: sel, Before: ask.Before, Counts: map[string]int{}, Warnings: x.strange(sel)}
+	if ask.Lock {
 		out.Action = "lock"
 	}
 	if x.leases != nil {
 		err := x.leases.Store.Each(ctx, func(l lease.Lease) error {
-			if FactsOf(x.revocations.Hasher(), l).Matches(x.revocations.Hasher(), sel) {
+			if FactsOf(x.revocations.Hasher(), l).MatchesBefore(x.revocations.Hasher(), sel, ask.Before) {
 				out.Counts[string(l.State)]++
 				if len(out.Receipts) < maxReceipts {
 					out.Receipts = append(out.Receipts, AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: string(l.State), At: l.Expires, Reason: l.Stays})
@@ -41,21 +41,21 @@ func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, lock 
 			return out, err
 		}
 	}
-	tokens, err := x.tokens(sel, scan)
+	tokens, err := x.tokens(sel, ask.Before, scan)
 	out.Tokens = &tokens
 	return out, err
 }
 
 // tokens counts what this replica minted, matches, and has not expired. A record says what its exchange can be selected by,
 // and which leases it descends from: a token dies with each of them.
-func (x *Exchanger) tokens(sel revocation.Selector, scan func(time.Time, func(audit.Record) error) error) (AdminTokens, error) {
+func (x *Exchanger) tokens(sel revocation.Selector, before time.Time, scan func(time.Time, func(audit.Record) error) error) (AdminTokens, error) {
 	out := AdminTokens{Workloads: map[string]int{}, Targets: map[string]int{}, Rules: map[string]int{}}
 	now, matched := x.now(), map[string]bool{}
 	err := scan(now.Add(-longestLife), func(r audit.Record) error {
 		if r.Type != audit.TypeExchange || r.Outcome != audit.Issued || r.Lease == nil || r.Granted == nil || r.Subject == nil {
 			return nil
 		}
-		hit := recordMatches(r, sel) || slices.ContainsFunc(r.Lease.Ancestors, func(a string) bool { return matched[a] })
+		hit := recordMatches(r, sel) && (before.IsZero() || !r.Time.After(before)) || slices.ContainsFunc(r.Lease.Ancestors, func(a string) bool { return matched[a] })
 		if !hit {
 			return nil
 		}

@@ -193,7 +193,7 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 	if err != nil {
 		return brokers.Credential{}, err
 	}
-	facts, err := x.obtains(who, g, l, e.state.Hash, e.position)
+	facts, err := x.obtains(who, g, l, e.state.Hash, e.position, e.now)
 	if err != nil {
 		return brokers.Credential{}, err
 	}

@@ -3,6 +3,7 @@ package sts
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/federation"
@@ -94,7 +95,7 @@ func merged(a, b []revocation.Digest) []revocation.Digest {
 
 // obtains is what will be known of the lease of a grant: this exchange, by whoever has a hand in it, and all that it
 // descends from.
-func (x *Exchanger) obtains(who parties, g policy.Grant, l brokers.Lease, config string, at revocation.Position) (revocation.Facts, error) {
+func (x *Exchanger) obtains(who parties, g policy.Grant, l brokers.Lease, config string, at revocation.Position, now time.Time) (revocation.Facts, error) {
 	f := revocation.Facts{Lease: l.ID, Ancestors: l.Ancestors}
 	for _, w := range []federation.Workload{who.subject, who.actor} {
 		if w.IsZero() || w.Token().Issuer() == "" { // an actor that a token of ours names, and which did not ask
@@ -109,7 +110,7 @@ func (x *Exchanger) obtains(who parties, g policy.Grant, l brokers.Lease, config
 		own.add(revocation.KeyRule, g.Rule())
 		own.add(revocation.KeyPolicy, config)
 		own.add(revocation.KeyFamily, l.Family)
-		f.Parts = append(f.Parts, revocation.Part{At: at, Terms: own.list})
+		f.Parts = append(f.Parts, revocation.Part{At: at, Decided: now, Terms: own.list})
 	}
 	for _, w := range []federation.Workload{who.subject, who.actor} {
 		if !w.Token().Lineage().IsZero() {

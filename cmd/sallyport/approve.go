@@ -95,6 +95,9 @@ func printProposal(w io.Writer, p sts.AdminProposed, output string) error {
 			rows = append(rows, row)
 		}
 	}
+	if !p.Before.IsZero() {
+		rows = append(rows, []string{"before", moment(p.Before)})
+	}
 	if p.TTL > 0 {
 		rows = append(rows, []string{"for", fmt.Sprintf("%d s", p.TTL)})
 	}

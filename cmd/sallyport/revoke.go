@@ -43,7 +43,7 @@ func (o *operation) flags(c *cobra.Command) {
 
 func newRevoke() *cobra.Command {
 	var o operation
-	var tokenFile string
+	var tokenFile, before string
 	c := &cobra.Command{
 		Use:   "revoke SELECTOR...",
 		Short: "Kill credentials, and everything that was exchanged from them",
@@ -51,7 +51,7 @@ func newRevoke() *cobra.Command {
   sallyport revoke --admin unix:/run/sallyport/admin.sock attr.repository_id=99 --dry-run
   sallyport revoke --admin unix:/run/sallyport/admin.sock lease=7oe4c2mhxw3n5r6tqzjkv4bq5y --reason "leaked in a build log"`,
 		Long: `Kill what a selector matches and what was exchanged from it, to any depth, in every target: what was decided before
-this moment. Tokens of the platform that it matches and that were issued before are refused from now on. A thief who can
+this moment, or before an earlier one (--before): what a thief had until somebody took the runner back. Tokens of the platform that it matches and that were issued before are refused from now on. A thief who can
 still get new ones needs a lock: see sallyport lock.
 
 With --server, token-file=FILE is enough: whoever holds a credential that this service gave may kill it (RFC 7009). Everything
@@ -67,12 +67,18 @@ itself; what is not dead within --wait is tried on, and shown.`,
 			}
 			file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file=")
 			ours := !ok || file == "" || len(args) > 1 || c.Flags().Changed("admin")
-			for _, name := range []string{"dry-run", "reason", "ticket", "wait", "output"} { // of operators; a holder kills, and that is all
+			for _, name := range []string{"dry-run", "reason", "ticket", "wait", "output", "before"} { // of operators; a holder kills, and that is all
 				ours = ours || c.Flags().Changed(name)
 			}
+			var err error
 			switch {
 			case ours && c.Flags().Changed("server"):
 				return usagef("with --server a holder revokes by token-file=FILE, and nothing else is said; selectors, --dry-run and the rest are for operators, over --admin")
+			case before != "":
+				if o.ask.Before, err = time.Parse(time.RFC3339, before); err != nil {
+					return usagef("--before %q is no moment; write it with its zone, such as 2026-11-26T01:30:00Z", before)
+				}
+				return o.run(c, args)
 			case ours || o.url == "":
 				return o.run(c, args)
 			}
@@ -81,6 +87,7 @@ itself; what is not dead within --wait is tried on, and shown.`,
 	}
 	o.server.flags(c)
 	o.flags(c)
+	c.Flags().StringVar(&before, "before", "", "kill only what was decided before this moment, such as 2026-11-26T01:30:00Z (default: now)")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "says the same as the selector token-file=FILE")
 	return c
 }
@@ -216,6 +223,9 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 		rows = append(rows, []string{cmp.Or(done.Action, "revoke"), done.ID}, []string{"position", cmp.Or(done.Position, "none yet")})
 	}
 	rows = append(rows, []string{"selector", strings.Join(done.Selector, " ")})
+	if !done.Before.IsZero() {
+		rows = append(rows, []string{"before", moment(done.Before)})
+	}
 	switch {
 	case done.Action == "unlock":
 		rows = append(rows, []string{"from now on", "the lock refuses nothing; what it killed stays dead"})

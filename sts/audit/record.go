@@ -145,6 +145,7 @@ type Revocation struct {
 	ID       string    `json:"id"`
 	Action   string    `json:"action"` // revoke, lock or unlock
 	Selector []string  `json:"selector,omitempty"`
+	Before   time.Time `json:"before,omitzero"`    // only what was decided before this
 	Position string    `json:"position,omitempty"` // "epoch.n"
 	Expires  time.Time `json:"expires,omitzero"`   // of a lock
 	By       string    `json:"by,omitempty"`       // who ordered it

@@ -19,6 +19,7 @@ type News struct {
 	Lock     bool      `json:"lock,omitempty"`     // it stands until it is lifted or Until
 	Lifts    string    `json:"lifts,omitempty"`    // the id of a lock
 	Position string    `json:"position,omitempty"` // EPOCH.N, of a selector's entry that has a place
+	Before   time.Time `json:"before,omitzero"`    // it kills only what was decided before this moment
 	Until    time.Time `json:"until"`
 }
 
@@ -55,7 +56,7 @@ func newsOf(h Hasher, e Entry) []News {
 	case e.Lifts != "":
 		return []News{{Lifts: e.Lifts, Until: e.Until}, {Lifts: e.Lifts + ownEnding, Until: e.Until}}
 	}
-	out := News{ID: e.Decision, Lock: e.Lock, Until: e.Until, Terms: make([]Digest, len(e.Selector))}
+	out := News{ID: e.Decision, Lock: e.Lock, Before: e.Before, Until: e.Until, Terms: make([]Digest, len(e.Selector))}
 	if (e.Position != Position{}) {
 		out.Position = e.Position.String()
 	}
@@ -230,7 +231,7 @@ func (c *Copy) Add(n News) error {
 	case n.ID == "" || len(n.Terms) == 0:
 		return ErrSelector
 	default:
-		e := Entry{Decision: n.ID, Lock: n.Lock, Until: n.Until}
+		e := Entry{Decision: n.ID, Lock: n.Lock, Before: n.Before, Until: n.Until}
 		if n.Position != "" {
 			p, err := ParsePosition(n.Position)
 			if err != nil {

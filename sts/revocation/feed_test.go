@@ -193,3 +193,63 @@ func TestNewsAreToldWholeOrNotAtAll(t *testing.T) {
 		t.Error("nobody is woken by news")
 	}
 }
+
+// What a revocation with a moment kills is what was decided before it, as far as is known; who follows the news decides the same.
+func TestMomentDividesForSetAndCopy(t *testing.T) {
+	t.Parallel()
+	s := newSet(t)
+	moment := time.Unix(1_800_000_000, 0)
+	e := Entry{Selector: Selector{"attr.team=shop"}, Decision: "d", At: moment.Add(time.Hour), Before: moment, Until: moment.Add(24 * time.Hour)}
+	at := s.Position()
+	if _, _, err := s.Revoke(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	c := NewCopy()
+	if _, err := s.Everything(moment, func(n News) error { return c.Add(asText(t, n)) }); err != nil {
+		t.Fatal(err)
+	}
+	terms := []Digest{s.Hasher().Term("attr.team", "shop")}
+	for name, tc := range map[string]struct {
+		part Part
+		dead bool
+	}{
+		"decided before":         {Part{At: at, Decided: moment.Add(-time.Minute), Terms: terms}, true},
+		"decided at it":          {Part{At: at, Decided: moment, Terms: terms}, true},
+		"within the clocks":      {Part{At: at, Decided: moment.Add(issuedSkew), Terms: terms}, true},
+		"decided after":          {Part{At: at, Decided: moment.Add(issuedSkew + time.Second), Terms: terms}, false},
+		"nobody knows when":      {Part{At: at, Terms: terms}, true},
+		"before, and of another": {Part{At: at, Decided: moment.Add(-time.Minute), Terms: []Digest{1}}, false},
+		"after the revocation":   {Part{At: s.Position(), Decided: moment.Add(-time.Minute), Terms: terms}, false},
+		"issued before":          {Part{Platform: true, Issued: moment.Add(-time.Minute), Terms: terms}, true},
+		"issued after":           {Part{Platform: true, Issued: moment.Add(time.Minute), Terms: terms}, false},
+		"issued nobody knows":    {Part{Platform: true, Terms: terms}, true},
+	} {
+		parts := []Part{tc.part}
+		if !tc.part.Platform { // as a token carries it
+			again, err := DecodePart(tc.part.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts[0] = again
+		}
+		if _, dead := s.Dead(Facts{Parts: parts}); dead != tc.dead {
+			t.Errorf("%s: dead %v, want %v", name, dead, tc.dead)
+		}
+		if dead := c.Dead(Facts{Parts: parts}); !tc.part.Platform && dead != tc.dead { // it is of tokens of ours
+			t.Errorf("%s: to who follows it is dead %v, want %v", name, dead, tc.dead)
+		}
+	}
+	for _, bad := range []Entry{
+		{Lease: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Before: moment, Until: e.Until},
+		{Selector: e.Selector, Lock: true, Decision: "l", Before: moment, Until: e.Until},
+	} {
+		if _, _, err := s.Revoke(t.Context(), bad); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+	for _, bad := range []string{"1.2@:AAAA", "1.2@-1:AAAA", "1.2@zz z:AAAA", "1.2@0:AAAA"} {
+		if p, err := DecodePart(bad); err == nil {
+			t.Errorf("%s is %+v", bad, p)
+		}
+	}
+}

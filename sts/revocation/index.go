@@ -129,6 +129,8 @@ func (x *index) kills(s *selected, p *Part) bool {
 	switch {
 	case x.stands(s):
 		return true
+	case !s.entry.Before.IsZero() && !p.before(s.entry.Before):
+		return false
 	case p.Platform:
 		return s.one || p.Issued.IsZero() || !p.Issued.After(s.entry.At.Add(issuedSkew))
 	default: // without a position nobody can say what came after it

@@ -50,6 +50,7 @@ func ParsePosition(s string) (Position, error) {
 type Entry struct {
 	Lease    string    `json:"lease,omitempty"`    // dead, with everything that descends from it
 	Selector Selector  `json:"selector,omitempty"` // what it matches and was decided before it is dead, with everything that descends from it
+	Before   time.Time `json:"before,omitzero"`    // what Selector matches is dead only if it was decided before this moment, which is past; zero: before the entry itself
 	Lock     bool      `json:"lock,omitempty"`     // what Selector matches is dead until it is lifted or Until, whenever it was decided
 	Lifts    string    `json:"lifts,omitempty"`    // the id of a lock
 	Decision string    `json:"decision"`           // its own id: that of the request
@@ -81,6 +82,9 @@ func (e Entry) check() error {
 	}
 	if n != 1 || e.Decision == "" && e.Lease == "" {
 		return errors.New("a revocation names one lease, one selector, or the lock that it lifts")
+	}
+	if !e.Before.IsZero() && (len(e.Selector) == 0 || e.Lock) {
+		return errors.New("only a revocation by selector has a moment, and a lock has none")
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,6 +143,7 @@ func (h Hasher) digest(term string) Digest { return Digest(siphash.Hash(h.k0, h.
 // platform's token has been through none; it has the time at which it was issued instead.
 type Part struct {
 	At       Position
+	Decided  time.Time // zero when it is not known; whole seconds
 	Platform bool
 	Issued   time.Time // of a platform's token, zero when it does not say
 	Terms    []Digest
@@ -158,24 +160,46 @@ type Facts struct {
 // MaxParts is how many exchanges a line has at most: what tokens carry is bounded by their size.
 const MaxParts = 16
 
-// Encode renders a part of an exchange for a token of ours: "EPOCH.N:TERMS".
+// before reports whether an exchange was decided, or a platform's token issued, before a moment, as far as is known.
+func (p Part) before(moment time.Time) bool {
+	at := p.Decided
+	if p.Platform {
+		at = p.Issued
+	}
+	return at.IsZero() || !at.After(moment.Add(issuedSkew))
+}
+
+// Encode renders a part of an exchange for a token of ours: "EPOCH.N@DECIDED:TERMS", DECIDED in Unix seconds, base 36.
 func (p Part) Encode() string {
 	raw := make([]byte, 0, 8*len(p.Terms))
 	for _, t := range p.Terms {
 		raw = binary.BigEndian.AppendUint64(raw, uint64(t))
 	}
-	return p.At.String() + ":" + base64.RawURLEncoding.EncodeToString(raw)
+	at := p.At.String()
+	if !p.Decided.IsZero() {
+		at += "@" + strconv.FormatInt(p.Decided.Unix(), 36)
+	}
+	return at + ":" + base64.RawURLEncoding.EncodeToString(raw)
 }
 
 // DecodePart reads what Encode wrote.
 func DecodePart(s string) (Part, error) {
 	at, terms, ok := strings.Cut(s, ":")
+	at, when, timed := strings.Cut(at, "@")
 	p, err := ParsePosition(at)
+	var decided time.Time
+	if timed {
+		seconds, err := strconv.ParseInt(when, 36, 64)
+		if err != nil || seconds <= 0 {
+			return Part{}, errors.New("what a token says of its exchange has a time that is none")
+		}
+		decided = time.Unix(seconds, 0)
+	}
 	raw, err2 := base64.RawURLEncoding.DecodeString(terms)
 	if !ok || err != nil || err2 != nil || len(raw)%8 != 0 {
 		return Part{}, errors.New("what a token says of its exchange is not EPOCH.N:TERMS")
 	}
-	out := Part{At: p}
+	out := Part{At: p, Decided: decided}
 	for ; len(raw) > 0; raw = raw[8:] {
 		out.Terms = append(out.Terms, Digest(binary.BigEndian.Uint64(raw)))
 	}
@@ -194,7 +218,10 @@ func DecodeParts(list []string) []Part {
 }
 
 // Matches reports whether all terms of a selector hold of one part, whatever its time.
-func (f Facts) Matches(h Hasher, s Selector) bool {
+func (f Facts) Matches(h Hasher, s Selector) bool { return f.MatchesBefore(h, s, time.Time{}) }
+
+// MatchesBefore is Matches for what was decided before a moment; zero for whenever.
+func (f Facts) MatchesBefore(h Hasher, s Selector, moment time.Time) bool {
 	if lease := s.lease(); lease != "" {
 		return f.Lease == lease || slices.Contains(f.Ancestors, lease)
 	}
@@ -202,7 +229,7 @@ func (f Facts) Matches(h Hasher, s Selector) bool {
 	for i, term := range s {
 		digests[i] = h.digest(term)
 	}
-	return slices.ContainsFunc(f.Parts, func(p Part) bool { return p.has(digests) })
+	return slices.ContainsFunc(f.Parts, func(p Part) bool { return p.has(digests) && (moment.IsZero() || p.before(moment)) })
 }
 
 func (p Part) has(all []Digest) bool {
