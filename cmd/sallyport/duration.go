@@ -11,7 +11,9 @@ import (
 // durationFlag is a flag that takes a duration as the configuration does: 90s, 12h, 7d.
 type durationFlag time.Duration
 
-func durationVar(f *pflag.FlagSet, to *time.Duration, name, usage string) { f.Var((*durationFlag)(to), name, usage) }
+func durationVar(f *pflag.FlagSet, to *time.Duration, name, usage string) {
+	f.Var((*durationFlag)(to), name, usage)
+}
 
 func (s *durationFlag) String() string {
 	if *s == 0 {

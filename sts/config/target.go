@@ -93,8 +93,8 @@ func (l *loader) target(d *document) {
 	t.Broker = brokers.Target{
 		Name: f.Target, Resource: f.Resource, Scopes: slices.Clone(t.Policy.Scopes), MaxLifetime: cmp.Or(t.Policy.MaxLifetime, policy.DefaultLifetime),
 		Signing: l.set.Server.Signing.Algorithms, KMS: l.set.Server.Signing.Vault != (Vault{}),
-		Secret:  func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(dir) },
-		Path:    func(path string) string { return under(dir, path) },
+		Secret: func(r secret.Ref) (secret.Value, error) { return Secret(r).Resolve(dir) },
+		Path:   func(path string) string { return under(dir, path) },
 	}
 	if child(d.root, "max_leases") != nil {
 		d.countOf("max_leases", f.MaxLeases)
