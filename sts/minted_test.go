@@ -73,6 +73,20 @@ func TestForgedTokenIsInactiveAndRaisesAnAlarm(t *testing.T) {
 	}
 }
 
+// Attack: a forged token is exchanged before anybody has asked about it.
+func TestForgedTokenBuysNothing(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	alarms := d.remember(d.clock.now().Add(-time.Hour))
+	real := d.mint(d.checkout(), "orders")
+	forged := d.forge(real, func(c map[string]any) { c["sub"] = "spiffe://prod.example/cluster/root" })
+	d.wantRefusal("a forged token", d.exchange(te(forged, "audience", "billing")), 400, "invalid_request")
+	if alarms.Load() != 1 {
+		t.Errorf("%d alarms, want one", alarms.Load())
+	}
+	d.issued(d.exchange(te(real.token, "audience", "billing")))
+}
+
 // What the index does not reach back to is not called forged: its signature is good.
 func TestTokenFromBeforeTheIndexIsGenuine(t *testing.T) {
 	t.Parallel()
