@@ -61,6 +61,9 @@ func BenchmarkExpiring(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		var running sync.WaitGroup
+		running.Go(func() { keeper.Run(ctx) }) // it leads before there is anything to do, as one does that has served for a while
 		end := time.Now().Add(time.Hour)
 		open := func(id string, due time.Time) time.Duration {
 			l := newLease(id)
@@ -93,13 +96,13 @@ func BenchmarkExpiring(b *testing.B) {
 			slices.Sort(took)
 			return float64(took[len(took)*99/100].Microseconds()) / 1000
 		}
+		if !time.Now().Before(ends) {
+			b.Fatal("leases ended before all were made; raise what a lease takes to make")
+		}
 		quiet := 0
 		before := p99(func() bool { quiet++; return quiet < 2000 })
 		time.Sleep(time.Until(ends))
-		ctx, cancel := context.WithCancel(b.Context())
 		start := time.Now()
-		var running sync.WaitGroup
-		running.Go(func() { keeper.Run(ctx) })
 		meanwhile := p99(func() bool { return ended.Load() < int64(n) && time.Since(start) < 3*time.Minute })
 		for ended.Load() < int64(n) && time.Since(start) < 3*time.Minute {
 			time.Sleep(time.Millisecond)

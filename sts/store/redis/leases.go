@@ -149,26 +149,37 @@ func (s *Leases) putAll(ctx context.Context, puts []put) ([]int64, error) {
 	return codes, nil
 }
 
+// putsAtOnce is how many scripts are sent before their answers are read: a server runs what one client sent without a look at the
+// others, who wait for as long.
+const putsAtOnce = 50
+
 // putSome runs the puts at some places and returns the places of those that the server did not know the script of.
 func (s *Leases) putSome(ctx context.Context, puts []put, at []int, codes []int64) (unknown []int, err error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	p := s.db.rdb.Pipeline()
-	cmds := make([]*redis.Cmd, len(at))
-	for i, place := range at {
-		cmds[i] = p.EvalSha(ctx, putLease.Hash(), puts[place].keys, puts[place].args...)
-	}
-	_, _ = p.Exec(ctx) // each says how it went
-	for i, place := range at {
-		n, one := cmds[i].Int64Slice()
-		switch {
-		case redis.HasErrorPrefix(one, "NOSCRIPT"):
-			unknown = append(unknown, place)
-		case one != nil:
-			err = cmp.Or(err, one)
-		case len(n) > 0:
-			codes[place] = n[0]
+	for len(at) > 0 && len(unknown) == 0 {
+		part := at[:min(len(at), putsAtOnce)]
+		at = at[len(part):]
+		p := s.db.rdb.Pipeline()
+		cmds := make([]*redis.Cmd, len(part))
+		for i, place := range part {
+			cmds[i] = p.EvalSha(ctx, putLease.Hash(), puts[place].keys, puts[place].args...)
 		}
+		_, _ = p.Exec(ctx) // each says how it went
+		for i, place := range part {
+			n, one := cmds[i].Int64Slice()
+			switch {
+			case redis.HasErrorPrefix(one, "NOSCRIPT"):
+				unknown = append(unknown, place)
+			case one != nil:
+				err = cmp.Or(err, one)
+			case len(n) > 0:
+				codes[place] = n[0]
+			}
+		}
+	}
+	if len(unknown) > 0 { // nor does it know it for the others
+		unknown = append(unknown, at...)
 	}
 	return unknown, err
 }
