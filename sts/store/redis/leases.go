@@ -30,10 +30,11 @@ const (
 // Leases is the ledger of leases that all replicas share (see the package comment). It implements [lease.Store] and is safe
 // for concurrent use.
 type Leases struct {
-	db  *DB
-	mac []byte
-	id  string // as which it leads
-	log zerolog.Logger
+	db   *DB
+	mac  []byte
+	id   string // as which it leads
+	log  zerolog.Logger
+	turn chan struct{} // who writes many leases; the others wait, so that whoever writes one is answered between
 
 	mu      sync.Mutex
 	leads   bool
@@ -47,7 +48,7 @@ func (d *DB) Leases(mac []byte, log zerolog.Logger) (*Leases, error) {
 	if len(mac) < sha256.Size {
 		return nil, fmt.Errorf("leases in Redis: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
 	}
-	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}}, nil
+	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}, turn: make(chan struct{}, 1)}, nil
 }
 
 func unavailable(doing string, err error) error {
@@ -165,7 +166,7 @@ func (s *Leases) putSome(ctx context.Context, puts []put, at []int, codes []int6
 		for i, place := range part {
 			cmds[i] = p.EvalSha(ctx, putLease.Hash(), puts[place].keys, puts[place].args...)
 		}
-		_, _ = p.Exec(ctx) // each says how it went
+		s.inTurn(len(part), func() { _, _ = p.Exec(ctx) }) // each says how it went
 		for i, place := range part {
 			n, one := cmds[i].Int64Slice()
 			switch {
@@ -182,6 +183,15 @@ func (s *Leases) putSome(ctx context.Context, puts []put, at []int, codes []int6
 		unknown = append(unknown, at...)
 	}
 	return unknown, err
+}
+
+// inTurn does what takes the server long alone, and what does not at once.
+func (s *Leases) inTurn(n int, do func()) {
+	if n > putsAtOnce/10 {
+		s.turn <- struct{}{}
+		defer func() { <-s.turn }()
+	}
+	do()
 }
 
 // read returns the leases of ids that are there, in their order.
