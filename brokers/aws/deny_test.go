@@ -185,3 +185,44 @@ func TestContractEndedSessionIsNotDenied(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// Attack on ourselves: IAM is eventually consistent, and what is listed may be minutes old: policies that are gone, and none of those that
+// came since. No denial is lost, and none is written where it would be.
+func TestContractListThatIsOldLosesNoDenial(t *testing.T) {
+	t.Parallel()
+	s, b := denying(t)
+	var all []made
+	deny := func(n int) {
+		t.Helper()
+		for range n {
+			m := mint(t, b, "a")
+			if _, err := b.Revoke(t.Context(), m.handle); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, m)
+		}
+	}
+	deny(8)
+	var members strings.Builder
+	for name := range s.Policies() {
+		members.WriteString("<member>" + name + "</member>")
+	}
+	deny(1) // joins them: what was listed is gone
+	s.Before(func(w http.ResponseWriter, r *http.Request) bool {
+		body, err := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		if err != nil || !strings.Contains(string(body), "Action=ListRolePolicies") {
+			return false
+		}
+		_, _ = io.WriteString(w, `<ListRolePoliciesResponse><ListRolePoliciesResult><PolicyNames>`+members.String()+`</PolicyNames><IsTruncated>false</IsTruncated></ListRolePoliciesResult></ListRolePoliciesResponse>`)
+		return true
+	})
+	deny(4)
+	s.Before(nil)
+	deny(4)
+	for i, m := range all {
+		if !s.Denied(m.token) {
+			t.Errorf("denial %d is lost", i)
+		}
+	}
+}

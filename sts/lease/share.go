@@ -57,6 +57,10 @@ func (k *Keeper) share(ctx context.Context, key string, l Lease) (brokers.Creden
 		k.abandon(ctx, l, brokers.ErrUncertain)
 		return brokers.Credential{}, false, err
 	}
+	if k.Dead(c.asked()) { // since it was looked for: what cannot be killed is at least not given to another
+		k.Withdraw(ctx, l.ID)
+		return brokers.Credential{}, false, ErrDying
+	}
 	return c.credential, true, nil
 }
 

@@ -121,6 +121,31 @@ func TestSharedCredentialFitsItsGrant(t *testing.T) {
 	})
 }
 
+// Attack: the credential is revoked between the look for it and its hand-over. Where it cannot be killed, whoever asked would have what a
+// revocation took from the first.
+func TestSharedCredentialThatDiesMeanwhileIsGivenToNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.share("k", w.order("a"))
+		w.ledger.step = func(what string) error {
+			if what == "after open" {
+				w.mu.Lock()
+				w.revoked["a"] = true
+				w.mu.Unlock()
+			}
+			return nil
+		}
+		c, err := w.keeper.Mint(t.Context(), w.up(), w.order("b"), "k")
+		if !errors.Is(err, lease.ErrDying) || !c.Value.IsZero() {
+			t.Errorf("it is given: %v", err)
+		}
+		if l, ok := w.lease("b"); !ok || l.State != lease.Dying {
+			t.Errorf("its lease is %s", l.State)
+		}
+	})
+}
+
 // Leases of a shared credential count, so that limits hold.
 func TestSharedCredentialCountsForEachOfItsLeases(t *testing.T) {
 	t.Parallel()
