@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sallyport-sts/sallyport/sts/keys"
 )
 
 // Signing says which keys we sign with, and how they are kept.
@@ -75,7 +77,7 @@ func (l *loader) signing(d *document, b signingBlock) Signing {
 		}
 	}
 	if d.ok("signing.seal_with") {
-		s.SealWith = l.key(d, "signing.seal_with", s.SealWith)
+		s.SealWith = l.key(d, "signing.seal_with", s.SealWith, s.Vault.UnsealKey != "")
 	}
 	if d.ok("signing.unseal_with") {
 		if len(s.UnsealWith) > maxUnseal {
@@ -83,7 +85,7 @@ func (l *loader) signing(d *document, b signingBlock) Signing {
 		}
 		s.UnsealWith = slices.Clone(s.UnsealWith)
 		for i, k := range s.UnsealWith {
-			s.UnsealWith[i] = l.key(d, index("signing.unseal_with", i), k)
+			s.UnsealWith[i] = l.key(d, index("signing.unseal_with", i), k, s.Vault.UnsealKey != "")
 			if s.UnsealWith[i] == s.SealWith {
 				d.problem(index("signing.unseal_with", i), "unseal_with repeats seal_with; remove it here")
 			}
@@ -92,11 +94,16 @@ func (l *loader) signing(d *document, b signingBlock) Signing {
 	return s
 }
 
-// key checks the reference to one key-encryption key.
-func (l *loader) key(d *document, path string, s Secret) Secret {
+// key checks the reference to one key-encryption key, and the key unless a Vault has it sealed.
+func (l *loader) key(d *document, path string, s Secret, sealed bool) Secret {
 	if s.File != "" {
 		s.File = under(l.dir, s.File)
 	}
 	l.secret(d, path, s)
+	if v, err := s.Resolve(l.dir); err == nil && !sealed && !strings.HasPrefix(v.Reveal(), "vault:v") { // that is told where it is unsealed
+		if _, err := keys.NewKEK(v); err != nil {
+			d.problem(path, "%s: %s", path, err)
+		}
+	}
 	return s
 }
