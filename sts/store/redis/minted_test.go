@@ -50,6 +50,52 @@ func (m minter) told() {
 	}
 }
 
+// Redis goes back to what it was a moment ago, as a failover does: what was told since is told anew, or a good token would be called
+// forged.
+func TestMintedIsToldAnewWhenRedisWentBack(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	var clock atomic.Int64
+	start := time.Now().Truncate(time.Second)
+	clock.Store(start.UnixNano())
+	now := func() time.Time { return time.Unix(0, clock.Load()) }
+	replica := func() minter {
+		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), 3*time.Second, now), t}
+	}
+	a, b := replica(), replica()
+	a.told()
+	b.told()
+	clock.Add(int64(5 * time.Minute))
+	b.told()
+	var at string
+	for _, k := range s.Client.Keys(t.Context(), "*").Val() {
+		if strings.HasSuffix(k, "minted:at") {
+			at = k
+		}
+	}
+	before := s.Client.HGetAll(t.Context(), at).Val()
+	clock.Add(int64(time.Second))
+	mine, issued := someToken(), now()
+	b.Add(mine, issued, issued.Add(10*time.Minute))
+	b.told()
+	if err := s.Client.Del(t.Context(), slotOf(t, s, issued)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Client.HSet(t.Context(), at, before).Err(); err != nil {
+		t.Fatal(err)
+	}
+	clock.Add(int64(5 * time.Minute))
+	for _, m := range []minter{a, b} {
+		m.told()
+	}
+	if !a.missing(someToken(), issued) {
+		t.Fatal("nothing is missed at all: the test shows nothing")
+	}
+	if a.missing(mine, issued) {
+		t.Error("a token that was minted is missed after Redis went back")
+	}
+}
+
 // A token that another replica minted is never called missing: not before it was told, not after Redis lost everything, and
 // not when that replica ended before it could tell. One that nobody minted is, as soon as everybody has told of its time.
 func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
