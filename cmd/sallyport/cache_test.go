@@ -54,6 +54,7 @@ func TestCacheAnswersUntilShortlyBeforeTheEnd(t *testing.T) {
 			t.Errorf("after %s the file is there: %v, want %v", at, err == nil, want)
 		}
 	}
+	c.forget()
 	if err := c.put(credential{answered("x"), time.Time{}}, now); err != nil {
 		t.Fatal(err)
 	}
