@@ -264,6 +264,7 @@ func TestLockedTableIsTriedAgain(t *testing.T) {
 	if out, err := psql(l.dsn(), "CREATE TABLE held (n int)"); err != nil {
 		t.Fatal(err, out)
 	}
+	t.Cleanup(func() { server.Exec(t, database, "DROP TABLE held") }) // it has another owner by then
 	holder := server.Connect(t, server.DSN(database))
 	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE held"); err != nil {
 		t.Fatal(err)
