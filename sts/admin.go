@@ -2,6 +2,7 @@ package sts
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,12 +56,28 @@ func caller(r *http.Request) operator.Operator {
 	return o
 }
 
+// asked is what a call of the admin listener is about, for the record of one that changes nothing.
+type asked struct {
+	selector []string
+	reason   string
+}
+
+type askedKey struct{}
+
+// about says what a call asks for.
+func about(r *http.Request, selector []string, reason string) {
+	if a, ok := r.Context().Value(askedKey{}).(*asked); ok {
+		a.selector, a.reason = words(selector[:min(len(selector), maxAsked)]), reason
+	}
+}
+
 // forbid answers an operator who is known and may not.
 func forbid(w http.ResponseWriter, err error) {
 	writeJSON(w, http.StatusForbidden, "", adminError{err.Error()})
 }
 
-// recordAdmin lets nobody through who is not known, and puts calls on record that no handler put there. While the log cannot
+// recordAdmin lets nobody through who is not known, and puts calls on record that no handler put there, with what they
+// were about. While the log cannot
 // be written the answer is given all the same: whoever responds has to see.
 func (x *Exchanger) recordAdmin(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -69,14 +86,15 @@ func (x *Exchanger) recordAdmin(next http.Handler) http.Handler {
 			writeJSON(w, http.StatusForbidden, "", adminError{"the admin listener cannot tell who is calling"})
 			return
 		}
-		seen := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
-		next.ServeHTTP(seen, r)
+		seen, ask := middleware.NewWrapResponseWriter(w, r.ProtoMajor), new(asked)
+		next.ServeHTTP(seen, r.WithContext(context.WithValue(r.Context(), askedKey{}, ask)))
 		if seen.Header().Get(decisionHeader) != "" {
 			return
 		}
 		e := x.open(Request{Remote: remote(r)})
 		e.rec.Type, e.rec.Outcome = audit.TypeAdmin, ""
-		e.rec.Admin = &audit.Admin{By: by.Name, Method: r.Method, Call: cut(r.URL.RequestURI(), maxReason), Status: cmp.Or(seen.Status(), http.StatusOK)}
+		e.rec.Admin = &audit.Admin{By: by.Name, Method: r.Method, Call: cut(r.URL.RequestURI(), maxReason), Status: cmp.Or(seen.Status(), http.StatusOK), Selector: ask.selector}
+		e.rec.Reason = ask.reason
 		_ = e.append(r.Context())
 	})
 }

@@ -2,6 +2,7 @@ package sts
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -67,8 +68,9 @@ func (x *Exchanger) serveUnlock(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reason := r.URL.Query().Get("reason")
+	about(r, list[stands].Selector, word(reason))
 	if by.Remote() && reason == "" {
-		writeJSON(w, http.StatusBadRequest, "", adminError{"say why: operators from elsewhere give a reason with what they change"})
+		writeJSON(w, http.StatusBadRequest, "", adminError{sayWhy})
 		return
 	}
 	if x.state.Load().Second.Needs(operator.Unlock, false) {
@@ -83,13 +85,17 @@ func (x *Exchanger) lift(w http.ResponseWriter, r *http.Request, lock revocation
 	e := x.open(Request{Remote: remote(r)})
 	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, word(reason)
 	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: lock.Decision, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: by})
-	if err != nil {
+	out, status := AdminRevoked{ID: e.decision, Action: "unlock", Selector: lock.Selector, Position: position.String(), Counts: map[string]int{}}, http.StatusOK
+	switch {
+	case errors.Is(err, revocation.ErrUnshared):
+		out.Local, out.Position, status = true, "", http.StatusAccepted
+		out.Warnings = []string{alone}
+	case err != nil:
 		e.refuse(r.Context(), err)
-		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the end of the lock is not durable everywhere it has to be; try again"})
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the lock stands: its end would not be durable; try again"})
 		return
 	}
-	out := AdminRevoked{ID: e.decision, Action: "unlock", Selector: lock.Selector, Position: position.String(), Counts: map[string]int{}}
 	e.selected(out, position, nil)
 	_ = e.append(r.Context())
-	writeJSON(w, http.StatusOK, e.decision, out)
+	writeJSON(w, status, e.decision, out)
 }

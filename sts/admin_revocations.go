@@ -44,8 +44,11 @@ type AdminRevoked struct {
 	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
 	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
 	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have, and the like
-	Local    bool           `json:"local,omitempty"`    // in force and durable on this replica alone: the shared store is not there; the others have it as soon as it is
 	Proposal string         `json:"proposal,omitempty"` // nothing is done yet: another person has to approve this
+
+	// What is true of an answer that is accepted (202) and not whole. The warnings say more.
+	Local      bool `json:"local,omitempty"`      // in force and durable on this replica alone: the shared store is not there; the others have it as soon as it is
+	Incomplete bool `json:"incomplete,omitempty"` // in force, and not all that was asked for: a lock that only killed, or leases that nobody could look up
 }
 
 // AdminApplied says whether a replica has applied a revocation.
@@ -101,6 +104,7 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		writeJSON(w, http.StatusBadRequest, "", adminError{revocationForm})
 		return
 	}
+	about(r, ask.Selector, because(ask))
 	sel, err := revocation.ParseSelector(ask.Selector)
 	if err == nil && sel.Value(revocation.KeyLease) != "" && (ask.Lock || !decisionID(sel.Value(revocation.KeyLease))) {
 		err = fmt.Errorf("%w: lease takes the 26 characters of an id, and cannot be locked: nothing is ever exchanged as an old lease again", revocation.ErrSelector)
@@ -120,6 +124,11 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		forbid(w, err)
 		return
 	}
+	about(r, sel, because(ask))
+	if by.Remote() && ask.Reason == "" && !ask.DryRun {
+		writeJSON(w, http.StatusBadRequest, "", adminError{sayWhy})
+		return
+	}
 	if ask.DryRun || ask.Drill {
 		out, err := x.wouldDie(r.Context(), sel, ask, scan)
 		if err != nil {
@@ -133,10 +142,6 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		writeJSON(w, http.StatusOK, "", out)
 		return
 	}
-	if by.Remote() && ask.Reason == "" {
-		writeJSON(w, http.StatusBadRequest, "", adminError{"say why: operators from elsewhere give a reason with what they change"})
-		return
-	}
 	ask.Selector = sel
 	if x.state.Load().Second.Needs(operator.Revoke, operator.Wide(sel)) {
 		x.propose(w, r, proposal{Ask: &ask})
@@ -144,6 +149,8 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 	}
 	x.execute(w, r, sel, ask, by.Name)
 }
+
+const sayWhy = "say why: operators from elsewhere give a reason with what they change, and with drills"
 
 // execute revokes or locks what was checked and allowed.
 func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, by string) {
@@ -154,8 +161,8 @@ func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocati
 	switch {
 	case err != nil:
 		e.refuse(r.Context(), err)
-		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"the revocation is not durable, or the ledger cannot be read; try again"})
-	case out.Local:
+		writeJSON(w, http.StatusServiceUnavailable, "", adminError{"nothing is revoked: it would not be durable; try again"})
+	case out.Local, out.Incomplete:
 		writeJSON(w, http.StatusAccepted, e.decision, out)
 	default:
 		writeJSON(w, http.StatusOK, e.decision, out)
@@ -182,8 +189,11 @@ func because(ask AdminRevocation) string {
 	return word(strings.TrimSpace("[" + ask.Ticket + "] " + ask.Reason))
 }
 
+// alone is what an operator is told of what the shared store could not be told.
+const alone = "in force and durable on this replica alone, because it cannot reach the shared store: the others follow as soon as it can"
+
 // revokeSelected makes it durable and effective, waits for replicas, kills what lives outside, and looks once more for
-// what was in flight.
+// what was in flight. After an error nothing is in force; whatever else could not be done is in the answer.
 func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector, ask AdminRevocation, e *entry) (AdminRevoked, error) {
 	kept := olderTokens
 	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
@@ -201,23 +211,38 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 			out.Expires = entry.Until
 		}
 	}
+	put := func(entry revocation.Entry) (position revocation.Position, err error) {
+		if position, _, err = x.revocations.Revoke(ctx, entry); errors.Is(err, revocation.ErrUnshared) {
+			out.Local, err = true, nil
+		}
+		return position, err
+	}
+	position, killed := revocation.Position{}, false
 	if ask.Lock && entry.Until.Before(entry.At.Add(kept)) { // what it kills lives longer than it stands
-		killed := entry
-		killed.Lock, killed.Decision, killed.Until = false, x.newID(), entry.At.Add(kept)
-		if _, _, err := x.revocations.Revoke(ctx, killed); err != nil && !errors.Is(err, revocation.ErrUnshared) {
+		kill := entry
+		kill.Lock, kill.Decision, kill.Until = false, x.newID(), entry.At.Add(kept)
+		p, err := put(kill)
+		if err != nil {
 			return out, err
 		}
+		position, killed = p, true
 	}
-	position, _, err := x.revocations.Revoke(ctx, entry)
-	if errors.Is(err, revocation.ErrUnshared) { // what lives outside is in the same store: it is swept when that is back
-		out.Local, out.Counts = true, map[string]int{}
-		out.Warnings = append(out.Warnings, "in force and durable on this replica alone, because it cannot reach the shared store: the others, and what lives outside, follow as soon as it can. Ask a replica that reaches the store as well")
+	p, err := put(entry)
+	switch {
+	case err == nil:
+		position = p
+	case killed:
+		out.Action, out.Expires, out.Incomplete = "revoke", time.Time{}, true
+		out.Warnings = append(out.Warnings, "what it matches is dead, and the lock itself would not be durable: what is decided from now on is refused by nothing. Lock once more")
+	default:
+		return out, err
+	}
+	if out.Local { // what lives outside is in the same store: it is swept when that is back
+		out.Counts = map[string]int{}
+		out.Warnings = append(out.Warnings, alone+"; what lives outside follows as well. Ask a replica that reaches the store too")
 		e.selected(out, position, nil)
 		_ = e.append(ctx)
 		return out, nil
-	}
-	if err != nil {
-		return out, err
 	}
 	durable := time.Now()
 	waiting, cancel := context.WithTimeout(ctx, e.wait)
@@ -238,6 +263,10 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 		more, err = x.killWhere(again, match, e)
 		receipts = joined(receipts, more)
 	}
+	if err != nil {
+		out.Incomplete = true
+		out.Warnings = append(out.Warnings, "in force; what lives outside could not be looked up, because the ledger of leases cannot be read: it is killed as soon as it can, and sallyport leases then says what is left")
+	}
 	e.selected(out, position, receipts)
 	if x.leases != nil {
 		time.AfterFunc(settleAgain, func() {
@@ -245,9 +274,6 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 			defer cancel()
 			_, _ = x.killWhere(once, match, e)
 		})
-	}
-	if err != nil {
-		return out, err
 	}
 	_ = e.append(ctx) // in force all the same: the revocation log itself is the evidence
 	out.Position, out.Applied = position.String(), applied

@@ -59,6 +59,7 @@ const (
 	maxWord     = 128 // bytes
 	maxReason   = 256 // bytes; a reason may quote what was asked for
 	maxReceipts = 100 // in one record
+	maxAsked    = 16  // terms of a selector that nothing comes of
 )
 
 func (e *entry) requested(r request) {

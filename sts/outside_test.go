@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,9 +104,23 @@ func (u *orchard) set(change func()) {
 // outside is a deployment with a target whose credentials live outside.
 type outside struct {
 	*deployment
-	orchard *orchard
-	keeper  *lease.Keeper
-	store   *embedded.Leases
+	orchard    *orchard
+	keeper     *lease.Keeper
+	store      *embedded.Leases
+	ledgerDown atomic.Bool // nobody can walk over it
+}
+
+// ledger is a store of leases that can be down.
+type ledger struct {
+	*embedded.Leases
+	down *atomic.Bool
+}
+
+func (l ledger) Each(ctx context.Context, do func(lease.Lease) error) error {
+	if l.down.Load() {
+		return lease.ErrUnavailable
+	}
+	return l.Leases.Each(ctx, do)
 }
 
 func deployOutside(t *testing.T, limits lease.Limits, changes ...func(*world)) *outside {
@@ -131,7 +146,7 @@ func deployOutside(t *testing.T, limits lease.Limits, changes ...func(*world)) *
 		t.Fatal(err)
 	}
 	d.keeper, err = lease.NewKeeper(lease.Config{
-		Store: d.store, Seal: seal, Brokers: d.exchanger.Revoker, Limits: limits, Now: d.clock.now, Log: zerolog.New(d.logs),
+		Store: ledger{d.store, &d.ledgerDown}, Seal: seal, Brokers: d.exchanger.Revoker, Limits: limits, Now: d.clock.now, Log: zerolog.New(d.logs),
 		Dead: func(l lease.Lease) bool {
 			_, dead := d.revocations.Dead(sts.FactsOf(d.revocations.Hasher(), l))
 			return dead

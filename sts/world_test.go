@@ -43,23 +43,27 @@ func (adapter) Name(c federation.Claims) (federation.Naming, error) {
 type memory struct {
 	mu   sync.Mutex
 	n    uint64
+	good int // appends that succeed all the same
 	fail error
 }
 
 func (m *memory) Append(context.Context, revocation.Entry) (revocation.Position, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
+	if m.good--; m.fail != nil && m.good < 0 {
 		return revocation.Position{}, m.fail
 	}
 	m.n++
 	return revocation.Position{Epoch: 1, N: m.n}, nil
 }
 
-func (m *memory) setFail(err error) {
+func (m *memory) setFail(err error) { m.failAfter(0, err) }
+
+// failAfter makes all appends after some more fail.
+func (m *memory) failAfter(n int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fail = err
+	m.good, m.fail = n, err
 }
 
 func (m *memory) Load(context.Context, func(revocation.Position, revocation.Entry) error) (revocation.Position, error) {

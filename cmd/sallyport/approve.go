@@ -55,12 +55,7 @@ is, and does nothing.`,
 			if err := a.call(c.Context(), http.MethodPost, "/approvals", ask, &done); err != nil {
 				return err
 			}
-			if output == "json" {
-				err = writeJSON(c.OutOrStdout(), done, "  ")
-			} else {
-				err = printRevoked(c.OutOrStdout(), done, false)
-			}
-			return errors.Join(err, unfinished(done))
+			return showRevoked(c, done, output, false)
 		},
 	}
 	a.flags(c)

@@ -288,7 +288,8 @@ func showRow(r audit.Record) []string {
 		workload = r.Subject.Workload
 	}
 	if r.Admin != nil {
-		outcome, target, why = strconv.Itoa(r.Admin.Status), r.Admin.Method+" "+r.Admin.Call, "by "+r.Admin.By
+		outcome, target = strconv.Itoa(r.Admin.Status), strings.TrimSpace(r.Admin.Method+" "+r.Admin.Call+" "+strings.Join(r.Admin.Selector, " "))
+		why = strings.TrimSuffix("by "+r.Admin.By+": "+r.Reason, ": ")
 	}
 	if r.Revocation != nil {
 		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), strings.TrimSuffix("by "+r.Revocation.By+": "+r.Reason, ": ")

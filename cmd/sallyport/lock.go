@@ -56,10 +56,7 @@ func newUnlock() *cobra.Command {
 			if done.Proposal != "" {
 				return printProposed(c.OutOrStdout(), done, output)
 			}
-			if output == "json" {
-				return writeJSON(c.OutOrStdout(), done, "  ")
-			}
-			return printRevoked(c.OutOrStdout(), done, false)
+			return showRevoked(c, done, output, false)
 		},
 	}
 	a.flags(c)

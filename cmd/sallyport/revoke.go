@@ -109,20 +109,26 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 	if done.Proposal != "" {
 		return printProposed(c.OutOrStdout(), done, o.output)
 	}
-	if !o.ask.DryRun && !o.ask.Drill && !done.Local {
+	if !o.ask.DryRun && !o.ask.Drill && !done.Local && !done.Incomplete {
 		if err := o.follow(c.Context(), c.ErrOrStderr(), &done, time.Now().Add(o.wait-time.Duration(o.ask.Wait)*time.Second)); err != nil {
 			return err
 		}
 	}
+	return showRevoked(c, done, o.output, o.ask.DryRun || o.ask.Drill)
+}
+
+// showRevoked shows what was done, with its warnings, and says what is not yet.
+func showRevoked(c *cobra.Command, done sts.AdminRevoked, output string, dry bool) error {
 	for _, w := range done.Warnings {
 		fmt.Fprintln(c.ErrOrStderr(), "warning: "+visible(w))
 	}
-	if o.output == "json" {
+	var err error
+	if output == "json" {
 		err = writeJSON(c.OutOrStdout(), done, "  ")
 	} else {
-		err = printRevoked(c.OutOrStdout(), done, o.ask.DryRun || o.ask.Drill)
+		err = printRevoked(c.OutOrStdout(), done, dry)
 	}
-	if err != nil || o.ask.DryRun {
+	if err != nil || dry && done.Action != "drill" {
 		return err
 	}
 	return unfinished(done)
@@ -173,6 +179,8 @@ func unfinished(done sts.AdminRevoked) error {
 	switch n := done.Counts[lease.Pending]; {
 	case done.Local:
 		return errors.New("in force on one replica; see the warning")
+	case done.Incomplete:
+		return errors.New("in force, and not all that was asked for; see the warning")
 	case n > 0 && done.Action != "drill":
 		return fmt.Errorf("%s not dead yet; the attempts go on: see sallyport leases state=dying", count(n, "credential"))
 	case len(behind) > 0:
@@ -227,6 +235,8 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 		rows = append(rows, []string{"before", moment(done.Before)})
 	}
 	switch {
+	case done.Action == "unlock" && done.Local:
+		rows = append(rows, []string{"from now on", "the lock refuses nothing on this replica, and elsewhere as soon as the others know"})
 	case done.Action == "unlock":
 		rows = append(rows, []string{"from now on", "the lock refuses nothing; what it killed stays dead"})
 	case done.Local:
@@ -259,7 +269,7 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 			rows = append(rows, []string{"outside", strconv.Itoa(n) + " " + state})
 		}
 	}
-	if outside == 0 && done.Action != "unlock" && !done.Local {
+	if outside == 0 && done.Action != "unlock" && !done.Local && !done.Incomplete {
 		rows = append(rows, []string{"outside", "none"})
 	}
 	if err := table(w, rows, nil); err != nil {

@@ -158,6 +158,8 @@ type Admin struct {
 	Method string `json:"method"`
 	Call   string `json:"call"` // path and query, as far as they are short
 	Status int    `json:"status"`
+
+	Selector []string `json:"selector,omitempty"` // what it asked to kill, lock, or see die
 }
 
 // Receipt is what became of one credential.
