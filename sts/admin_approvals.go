@@ -18,12 +18,14 @@ import (
 // proposal is what one operator asked for and another has to approve. It travels as a JWS under the key that all replicas
 // share, from the one person to the other: no replica keeps it.
 type proposal struct {
-	Ask     *AdminRevocation `json:"ask,omitempty"`
-	Unlock  string           `json:"unlock,omitempty"` // the id of a lock
-	Reason  string           `json:"reason,omitempty"`
-	By      string           `json:"by"`
-	Person  string           `json:"person"`
-	Expires time.Time        `json:"expires"`
+	ID      string              `json:"id"` // of what comes of it: it is done once, on whatever replica it is approved
+	Ask     *AdminRevocation    `json:"ask,omitempty"`
+	Unlock  string              `json:"unlock,omitempty"` // the id of a lock
+	Reason  string              `json:"reason,omitempty"`
+	By      string              `json:"by"`
+	Shown   operator.Credential `json:"shown"` // by whoever asked
+	Roles   []string            `json:"roles"`
+	Expires time.Time           `json:"expires"`
 }
 
 const (
@@ -60,7 +62,7 @@ func (x *Exchanger) ProposeWith(shared []byte) (err error) {
 // propose answers with what another person has to approve.
 func (x *Exchanger) propose(w http.ResponseWriter, r *http.Request, p proposal) {
 	by := caller(r)
-	p.By, p.Person, p.Expires = by.Name, by.Person, x.now().UTC().Add(proposalLife).Truncate(time.Second)
+	p.ID, p.By, p.Shown, p.Roles, p.Expires = x.newID(), by.Name, by.By, by.Roles(), x.now().UTC().Add(proposalLife).Truncate(time.Second)
 	out := AdminRevoked{Action: p.action(), Counts: map[string]int{}, Expires: p.Expires}
 	if p.Ask != nil {
 		out.Selector = p.Ask.Selector
@@ -110,7 +112,7 @@ func (x *Exchanger) proposed(s string) (proposal, error) {
 }
 
 // serveApproval answers POST /admin/v1/approvals: another person than the one who asked, who could do it alone if it did not
-// take two, says yes.
+// take two, says yes, while whoever asked still could.
 func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
 	var ask AdminApproval
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
@@ -124,23 +126,32 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 		return
 	}
+	if p.Ask != nil {
+		about(r, p.Ask.Selector, because(*p.Ask))
+	} else {
+		about(r, []string{"unlock=" + p.Unlock}, word(p.Reason))
+	}
 	if ask.Show {
 		writeJSON(w, http.StatusOK, "", p.shown())
 		return
 	}
-	by := caller(r)
-	if by.Person == p.Person {
-		forbid(w, errors.New("it takes another person than the one who asked"))
-		return
-	}
+	by, who := caller(r), x.who()
+	asker := who.Still(p.Shown, p.Roles)
 	both := p.By + ", approved by " + by.Name
+	two := who.TwoPeople(by.By, p.Shown)
 	if p.Ask != nil {
-		sel, err := by.Confine(operator.Revoke, p.Ask.Selector)
-		if err != nil || !slices.Equal(sel, p.Ask.Selector) {
+		switch sel := revocation.Selector(p.Ask.Selector); {
+		case !may(by, sel):
 			forbid(w, operator.ErrForbidden)
-			return
+		case two != nil:
+			forbid(w, two)
+		case !may(asker, sel):
+			forbid(w, errAsker)
+		case x.revocations.Knows(p.ID), x.revocations.Knows(killOf(p.ID)):
+			writeJSON(w, http.StatusConflict, "", adminError{"this was approved already, and is done once: it is " + p.ID})
+		default:
+			x.execute(w, r, sel, *p.Ask, x.asOf(r, both).named(p.ID))
 		}
-		x.execute(w, r, sel, *p.Ask, both)
 		return
 	}
 	list := x.revocations.Locks(x.now())
@@ -150,9 +161,21 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
 		forbid(w, operator.ErrForbidden)
 	case i < 0 || !mine(by, operator.Unlock, list[i].Selector):
 		writeJSON(w, http.StatusNotFound, "", adminError{"no lock with this id stands; see: sallyport locks"})
+	case two != nil:
+		forbid(w, two)
+	case !mine(asker, operator.Unlock, list[i].Selector):
+		forbid(w, errAsker)
 	default:
-		x.lift(w, r, list[i], p.Reason, both)
+		x.lift(w, r, list[i], p.Reason, x.asOf(r, both).named(p.ID))
 	}
+}
+
+var errAsker = errors.New("whoever asked may not do this any more: ask anew")
+
+// may reports whether an operator may revoke all that a selector names.
+func may(o operator.Operator, sel revocation.Selector) bool {
+	confined, err := o.Confine(operator.Revoke, sel)
+	return err == nil && slices.Equal(confined, sel)
 }
 
 func (p proposal) shown() AdminProposed {

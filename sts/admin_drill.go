@@ -6,19 +6,17 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // drill revokes a family that nothing is of, as it would be in earnest, and says when every replica had applied it, beside
 // what would have died. It is on record as what it is.
 func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevocation, out AdminRevoked) {
-	by := caller(r).Name
-	e := x.open(Request{Remote: remote(r)})
-	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, because(ask)
+	e := x.asOf(r, caller(r).Name)
+	e.rec.Reason = because(ask)
 	nothing := revocation.Selector{revocation.KeyFamily + "=" + x.newID()}
 	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{
-		Selector: nothing, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(time.Minute), Why: e.rec.Reason, By: by,
+		Selector: nothing, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(time.Minute), Why: e.rec.Reason, By: e.by,
 	})
 	if err != nil {
 		e.refuse(r.Context(), err)

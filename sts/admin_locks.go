@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -73,18 +72,17 @@ func (x *Exchanger) serveUnlock(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, "", adminError{sayWhy})
 		return
 	}
-	if x.state.Load().Second.Needs(operator.Unlock, false) {
+	if x.who().Second.Needs(operator.Unlock, nil) {
 		x.propose(w, r, proposal{Unlock: id, Reason: reason})
 		return
 	}
-	x.lift(w, r, list[stands], reason, by.Name)
+	x.lift(w, r, list[stands], reason, x.asOf(r, by.Name))
 }
 
 // lift lifts a lock that stands.
-func (x *Exchanger) lift(w http.ResponseWriter, r *http.Request, lock revocation.Entry, reason, by string) {
-	e := x.open(Request{Remote: remote(r)})
-	e.rec.Type, e.verified, e.by, e.rec.Reason = audit.TypeRevocation, true, by, word(reason)
-	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: lock.Decision, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: by})
+func (x *Exchanger) lift(w http.ResponseWriter, r *http.Request, lock revocation.Entry, reason string, e *entry) {
+	e.rec.Reason = word(reason)
+	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{Lifts: lock.Decision, Decision: e.decision, At: e.now.UTC(), Until: lock.Until.Add(time.Hour), By: e.by})
 	out, status := AdminRevoked{ID: e.decision, Action: "unlock", Selector: lock.Selector, Position: position.String(), Counts: map[string]int{}}, http.StatusOK
 	switch {
 	case errors.Is(err, revocation.ErrUnshared):

@@ -143,20 +143,33 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		return
 	}
 	ask.Selector = sel
-	if x.state.Load().Second.Needs(operator.Revoke, operator.Wide(sel)) {
+	if x.who().Second.Needs(operator.Revoke, sel) {
 		x.propose(w, r, proposal{Ask: &ask})
 		return
 	}
-	x.execute(w, r, sel, ask, by.Name)
+	x.execute(w, r, sel, ask, x.asOf(r, by.Name))
+}
+
+// who knows who may respond, and what takes two.
+func (x *Exchanger) who() *operator.Authority {
+	if a := x.state.Load().Who; a != nil {
+		return a
+	}
+	return new(operator.Authority)
+}
+
+// asOf begins the record of a revocation, a lock or the end of one, by somebody who may.
+func (x *Exchanger) asOf(r *http.Request, by string) *entry {
+	e := x.open(Request{Remote: remote(r)})
+	e.rec.Type, e.verified, e.by = audit.TypeRevocation, true, by
+	return e
 }
 
 const sayWhy = "say why: operators from elsewhere give a reason with what they change, and with drills"
 
 // execute revokes or locks what was checked and allowed.
-func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, by string) {
-	e := x.open(Request{Remote: remote(r)})
-	e.rec.Type, e.verified = audit.TypeRevocation, true
-	e.by, e.rec.Reason, e.wait = by, because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
+func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, e *entry) {
+	e.rec.Reason, e.wait = because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
 	out, err := x.revokeSelected(r.Context(), sel, ask, e)
 	switch {
 	case err != nil:
@@ -189,6 +202,9 @@ func because(ask AdminRevocation) string {
 	return word(strings.TrimSpace("[" + ask.Ticket + "] " + ask.Reason))
 }
 
+// killOf is the id of the entry that keeps dead what a short lock kills.
+func killOf(lock string) string { return lock + ".kill" }
+
 // alone is what an operator is told of what the shared store could not be told.
 const alone = "in force and durable on this replica alone, because it cannot reach the shared store: the others follow as soon as it can"
 
@@ -220,7 +236,7 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 	position, killed := revocation.Position{}, false
 	if ask.Lock && entry.Until.Before(entry.At.Add(kept)) { // what it kills lives longer than it stands
 		kill := entry
-		kill.Lock, kill.Decision, kill.Until = false, x.newID(), entry.At.Add(kept)
+		kill.Lock, kill.Decision, kill.Until = false, killOf(e.decision), entry.At.Add(kept)
 		p, err := put(kill)
 		if err != nil {
 			return out, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 )
 
 // one is the one record of a type.
@@ -140,5 +141,38 @@ func TestDrillFromElsewhereNeedsAReason(t *testing.T) {
 	}
 	if a := ask("POST", "/admin/v1/revocations", `{"selector":["target=orders"],"drill":true,"reason":"monthly drill"}`); a.status != 200 {
 		t.Errorf("with one: %d %s", a.status, a.body)
+	}
+}
+
+// Attack: an approved lock is approved once more when its short time is over and nothing of it is left but what it killed.
+func TestApprovalIsGoodForOnce(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	careful := *d.state
+	careful.Who = &operator.Authority{Second: operator.Second{Estate: true}, Same: []operator.Person{
+		{Name: "alice", Credentials: []operator.Credential{{Kind: operator.User, ID: "uid=1"}}}, {Name: "bob", Credentials: []operator.Credential{{Kind: operator.User, ID: "uid=2"}}},
+	}}
+	d.exchanger.Swap(&careful)
+	if err := d.exchanger.ProposeWith(make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	_, alice := d.adminListener("uid=1", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	_, bob := d.adminListener("uid=2", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	asked := object(t, alice("POST", "/admin/v1/revocations", `{"selector":["attr.team=checkout"],"lock":true,"ttl_seconds":60,"reason":"stolen"}`).body)
+	proposal := `{"proposal":"` + asked["proposal"].(string) + `"}`
+	a := bob("POST", "/admin/v1/approvals", proposal)
+	if a.status != 200 {
+		t.Fatalf("approving: %d %s", a.status, a.body)
+	}
+	d.clock.advance(2 * time.Minute)
+	if err := d.revocations.Prune(t.Context(), d.clock.now()); err != nil {
+		t.Fatal(err)
+	}
+	if a := bob("POST", "/admin/v1/approvals", proposal); a.status != 409 {
+		t.Errorf("approving once more: %d %s", a.status, a.body)
+	}
+	d.mint(d.checkout(), "orders")
+	if rec := d.recorder.of(object(t, a.body)["id"].(string)); len(rec) != 1 || rec[0].Revocation.By != "uid=1, approved by uid=2" {
+		t.Errorf("on record is %+v", rec)
 	}
 }

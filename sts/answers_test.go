@@ -129,7 +129,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	seenByRemote, askRemote := d.adminListenerOf(remoteOperator(t), revocations...)
 	two := deploy(t)
 	careful := *two.state
-	careful.Second = operator.Second{Unlock: true, Estate: true}
+	careful.Who = &operator.Authority{Second: operator.Second{Unlock: true, Estate: true}, Same: []operator.Person{
+		{Name: "alice", Credentials: []operator.Credential{{Kind: operator.User, ID: "alice"}}},
+		{Name: "bob", Credentials: []operator.Credential{{Kind: operator.User, ID: "bob"}}},
+	}}
 	two.exchanger.Swap(&careful)
 	if err := two.exchanger.ProposeWith(make([]byte, 32)); err != nil {
 		t.Fatal(err)
@@ -236,7 +239,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/admin/v1/approvals", 200}:   func() answer { return askBob("POST", "/admin/v1/approvals", wide()) },
 		{"POST", "/admin/v1/approvals", 202}: func() answer {
 			far := deploy(t)
-			far.exchanger.Swap(&sts.State{Trust: far.state.Trust, Policy: far.state.Policy, Brokers: far.state.Brokers, Hash: "x", Second: careful.Second})
+			far.exchanger.Swap(&sts.State{Trust: far.state.Trust, Policy: far.state.Policy, Brokers: far.state.Brokers, Hash: "x", Who: careful.Who})
 			_ = far.exchanger.ProposeWith(make([]byte, 32))
 			far.revocations.Share(away)
 			_, askFar := far.adminListener("bob", far.exchanger.RevocationRoutes(far.recorder.scan)...)
@@ -251,6 +254,11 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			lift := proposed(askAlice("DELETE", "/admin/v1/locks/"+id))
 			askBob("POST", "/admin/v1/approvals", lift)
 			return askBob("POST", "/admin/v1/approvals", lift)
+		},
+		{"POST", "/admin/v1/approvals", 409}: func() answer {
+			ask := wide()
+			askBob("POST", "/admin/v1/approvals", ask)
+			return askBob("POST", "/admin/v1/approvals", ask)
 		},
 		{"POST", "/admin/v1/approvals", 405}: func() answer { return askBob("GET", "/admin/v1/approvals") },
 		{"POST", "/admin/v1/approvals", 503}: func() answer {

@@ -53,6 +53,12 @@ func (x *Exchanger) open(in Request) *entry {
 	return e
 }
 
+// named gives the attempt an id that was chosen before.
+func (e *entry) named(decision string) *entry {
+	e.decision, e.rec.Decision = decision, decision
+	return e
+}
+
 // Limits of what a caller's own words may take up in the record: less than any token is long, since callers
 // paste those into the wrong parameter.
 const (

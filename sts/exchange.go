@@ -25,7 +25,7 @@ type State struct {
 	Policy  *policy.Policy
 	Brokers map[string]brokers.Broker // by target name
 	Hash    string                    // of the configuration, for the audit record
-	Second  operator.Second           // what takes two operators
+	Who     *operator.Authority       // who may respond over the network, and what takes two; nil: nobody, and nothing
 	Reuse   map[string]bool           // targets whose credentials may answer more than one exchange, by name
 }
 

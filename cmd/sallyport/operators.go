@@ -18,7 +18,7 @@ import (
 
 // buildAuthority compiles who may respond over the network, and names where the keys of people's issuers come from.
 func (s *service) buildAuthority(set *config.Set) (*operator.Authority, []federation.KeySpec, error) {
-	a := &operator.Authority{Roles: set.Operators.Roles, Second: set.Operators.Second}
+	a := &operator.Authority{Roles: set.Operators.Roles, Second: set.Operators.Second, Same: set.Operators.Same}
 	if len(set.Operators.People) == 0 {
 		return a, nil, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -129,6 +130,13 @@ func (e *estate) responder(name string) []string {
 	return e.person(name, "sallyport-operators", "staff", "responders")
 }
 
+// reload makes the server read its configuration, for the nth time.
+func (e *estate) reload(n int) {
+	e.t.Helper()
+	e.proc.signal(syscall.SIGHUP)
+	e.proc.saidSoon(reloaded, n)
+}
+
 // says runs a command as somebody and fails unless it ends as it should and says what it should.
 func (e *estate) says(code int, text string, who []string, args ...string) string {
 	e.t.Helper()
@@ -249,8 +257,7 @@ func TestSecondPersonApproves(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t)
 	e.write("operators.yaml", strings.Replace(operatorsYAML, "roles:", "second_person: [unlock, estate]\nroles:", 1), 0o644)
-	e.proc.signal(syscall.SIGHUP)
-	e.proc.saidSoon(reloaded, 1)
+	e.reload(1)
 	c := e.caller().trusting(e.server)
 	alice, bob, looker, prod := e.responder("alice"), e.responder("bob"), e.certificate("looker@ops.example"), e.certificate("spiffe://ops.example/prod")
 	token := c.minted(t, e.subject("checkout"), "gateway")
@@ -283,12 +290,36 @@ func TestSecondPersonApproves(t *testing.T) {
 	if a := c.introspect(bearer, token); a.body.Active {
 		t.Errorf("what two people killed lives: %s", a)
 	}
+	time.Sleep(2 * time.Second) // what comes after is of a later second
+	later := c.minted(t, e.subject("checkout"), "gateway")
+	e.says(exitFailed, "approved already", bob, "approve", wide) // it is good for 15 minutes, and once
+	if a := c.introspect(c.minted(t, e.subject("gateway"), "introspection"), later); !a.body.Active {
+		t.Errorf("what was approved once killed again: %s", a)
+	}
 
-	// One workload is killed and locked by one person. The lock is lifted by two; a user of the socket is one.
+	// One workload is killed and locked by one person. The lock is lifted by two; of the socket and a certificate nobody can
+	// tell whether they are, until it is said.
+	root := []string{"--admin", "unix:" + e.socket()}
 	id := between(e.says(exitDone, "id", prod, append(why, "lock", "attr.sub=checkout")...), `"id": "`, `"`)
-	lift := ask([]string{"--admin", "unix:" + e.socket()}, "unlock", id)
-	e.says(exitFailed, "another person", []string{"--admin", "unix:" + e.socket()}, "approve", lift)
+	lift := ask(root, "unlock", id)
+	e.says(exitFailed, "another person", root, "approve", lift)
+	e.says(exitFailed, "same_person", prod, "approve", lift)
+	e.edit("operators.yaml", "roles:", fmt.Sprintf("same_person:\n  - {name: carol, certificates: [spiffe://ops.example/prod]}\n  - {name: dave, users: [%d]}\nroles:", os.Getuid()))
+	e.reload(2)
 	e.says(exitDone, "the lock refuses nothing", prod, "approve", lift)
+
+	// Who asked has lost the right to before somebody approves.
+	stale := ask(alice, "revoke", "target=gateway")
+	e.edit("operators.yaml", "contains: responders", "contains: others")
+	e.edit("operators.yaml", "  - name: responders", "  - name: new-responders")
+	e.reload(3)
+	erin := e.person("erin", "sallyport-operators", "others")
+	e.says(exitFailed, "may not do this any more", erin, "approve", stale)
+	for _, r := range e.records(audit.TypeAdmin) {
+		if r.Admin.Call == "/admin/v1/approvals" && r.Admin.Status == http.StatusForbidden && (len(r.Admin.Selector) != 1 || r.Reason != "stolen") {
+			t.Errorf("a refused approval is on record as %+v: %q", r.Admin, r.Reason)
+		}
+	}
 	found := false
 	for _, r := range e.records(audit.TypeRevocation) {
 		found = found || r.Revocation.By == "spiffe://operators/company/alice, approved by spiffe://operators/company/bob"

@@ -235,7 +235,7 @@ func (s *service) build(set *config.Set) (_ *sts.State, _ *operator.Authority, s
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	state := &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash, Second: authority.Second, Reuse: map[string]bool{}}
+	state := &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash, Who: authority, Reuse: map[string]bool{}}
 	for _, t := range set.Targets {
 		state.Reuse[t.Policy.Name] = t.Reuse
 	}

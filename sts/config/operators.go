@@ -18,13 +18,15 @@ type Operators struct {
 	People       []Issuer // of people's tokens
 	Roles        []operator.Role
 	Second       operator.Second
+	Same         []operator.Person // whose credentials are whose
 }
 
 // operatorsFile is operators.yaml.
 type operatorsFile struct {
 	ClientCA string        `yaml:"client_ca_file,omitempty" jsonschema:"minLength=1" jsonschema_description:"Path of the PEM certificates of the authority that signs operators' client certificates, and nothing else; relative paths start at the configuration directory. Default: none, and certificates make nobody an operator. Read at start."`
 	People   []issuerEntry `yaml:"people,omitempty" jsonschema:"minItems=1" jsonschema_description:"Issuers of people's tokens, as in a trust file. Their audience names operators alone: a token that workloads present, or that Sallyport minted, is none. Default: none, and tokens make nobody an operator."`
-	Second   []string      `yaml:"second_person,omitempty" jsonschema:"minItems=1,enum=unlock,enum=estate" jsonschema_description:"What takes two people. unlock: lifting a lock. estate: a revocation or lock whose selector names no trust domain, no workload and no token. It holds for the admin socket as well, where a user of the system is one person. Default: nothing."`
+	Second   []string      `yaml:"second_person,omitempty" jsonschema:"minItems=1,enum=unlock,enum=estate,enum=domain" jsonschema_description:"What takes two people. unlock: lifting a lock. estate: a revocation or lock whose selector names no trust domain, no workload and no token. domain: one that names all of a trust domain, of an issuer or of an issuer's key. It holds for the admin socket as well. Default: nothing."`
+	Same     []personEntry `yaml:"same_person,omitempty" jsonschema:"minItems=1" jsonschema_description:"Whose credentials are whose, for second_person. Two logins of one issuer of people are two people; of any other two credentials, such as a certificate and a user of the socket, nobody can tell, and neither approves what the other asked for unless both are listed here, of different people. Default: none."`
 	Roles    []roleEntry   `yaml:"roles" jsonschema:"minItems=1" jsonschema_description:"Who may do what, and where. Required, at least one."`
 }
 
@@ -36,6 +38,14 @@ type roleEntry struct {
 	Estate       *opening      `yaml:"estate,omitempty" jsonschema_description:"true: in every trust domain. Default: in trust_domains only."`
 	Certificates []string      `yaml:"certificates,omitempty" jsonschema:"minItems=1" jsonschema_description:"Who has it, by the one URI or email name (SAN) of a client certificate, compared byte for byte. Default: nobody by certificate."`
 	People       []peopleEntry `yaml:"people,omitempty" jsonschema:"minItems=1" jsonschema_description:"Who has it, by what a token says of its person. Default: nobody by token."`
+}
+
+// personEntry is one person's credentials.
+type personEntry struct {
+	Name         string   `yaml:"name" jsonschema:"minLength=1" jsonschema_description:"Name of the person, for messages. Required."`
+	Certificates []string `yaml:"certificates,omitempty" jsonschema:"minItems=1" jsonschema_description:"URI or email names (SAN) of the person's client certificates, as in a role. Default: none."`
+	Tokens       []string `yaml:"tokens,omitempty" jsonschema:"minItems=1" jsonschema_description:"The person's logins, as the audit log names them: spiffe://operators/ISSUER/... Default: none."`
+	Users        []int64  `yaml:"users,omitempty" jsonschema:"minItems=1" jsonschema_description:"Numbers (uid) of the users of the system that are this person at the admin socket, on every host. Default: none."`
 }
 
 type peopleEntry struct {
@@ -73,14 +83,68 @@ func (l *loader) operators(d *document) {
 	for _, s := range f.Second {
 		out.Second.Unlock = out.Second.Unlock || s == "unlock"
 		out.Second.Estate = out.Second.Estate || s == "estate"
-		if s != "unlock" && s != "estate" && d.ok("second_person") {
-			d.problem("second_person", "second_person %s is neither unlock nor estate", show(s))
+		out.Second.Domain = out.Second.Domain || s == "domain"
+		if kinds := []string{"unlock", "estate", "domain"}; !slices.Contains(kinds, s) && d.ok("second_person") {
+			d.problem("second_person", "second_person %s is none of unlock, estate and domain%s", show(s), suggest(s, kinds))
 		}
 	}
+	l.persons(d, f, known)
 	for i, e := range f.Roles {
 		l.role(d, index("roles", i), e, known)
 	}
 	l.peopleAgree(d, f, known)
+}
+
+// persons checks whose credentials are whose.
+func (l *loader) persons(d *document, f operatorsFile, known map[string]policy.Issuer) {
+	of := map[operator.Credential]string{}
+	for i, e := range f.Same {
+		path := index("same_person", i)
+		p := operator.Person{Name: e.Name}
+		add := func(key string, kind operator.Kind, ids []string, wrong func(id string) string) {
+			for j, id := range ids {
+				c, at := operator.Credential{Kind: kind, ID: id}, index(join(path, key), j)
+				if why := wrong(id); why != "" && d.ok(at) {
+					d.problem(at, "%s", why)
+				}
+				if other, twice := of[c]; twice {
+					d.problem(at, "%s is %s already; a credential is one person's", show(id), show(other))
+				}
+				of[c] = e.Name
+				p.Credentials = append(p.Credentials, c)
+			}
+		}
+		add("certificates", operator.Certificate, e.Certificates, func(id string) string {
+			if !strings.ContainsAny(id, ":@") {
+				return show(id) + " is neither a URI nor an email name; subject names (CN) are not looked at"
+			}
+			return ""
+		})
+		add("tokens", operator.Token, e.Tokens, func(id string) string {
+			issuer, rest, _ := strings.Cut(strings.TrimPrefix(id, "spiffe://"+operator.TrustDomain+"/"), "/")
+			if _, ok := known[issuer]; !ok || rest == "" || !strings.HasPrefix(id, "spiffe://") {
+				return show(id) + " is no login of an issuer in people; write it as the audit log does: spiffe://" + operator.TrustDomain + "/ISSUER/..."
+			}
+			return ""
+		})
+		users := make([]string, len(e.Users))
+		for j, uid := range e.Users {
+			users[j] = fmt.Sprintf("uid=%d", uid)
+		}
+		add("users", operator.User, users, func(id string) string {
+			if strings.HasPrefix(id, "uid=-") {
+				return show(id) + " is no user of a system"
+			}
+			return ""
+		})
+		if len(p.Credentials) == 0 && d.ok(path) {
+			d.problem(path, "nothing is %s; name certificates, tokens or users", show(e.Name))
+		}
+		if slices.ContainsFunc(l.set.Operators.Same, func(o operator.Person) bool { return o.Name == e.Name }) && d.ok(join(path, "name")) {
+			d.problem(join(path, "name"), "%s is named twice; write all that is one person's in one entry", show(e.Name))
+		}
+		l.set.Operators.Same = append(l.set.Operators.Same, p)
+	}
 }
 
 func (l *loader) role(d *document, path string, e roleEntry, known map[string]policy.Issuer) {

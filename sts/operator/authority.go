@@ -31,17 +31,7 @@ type Authority struct {
 	People *federation.Trust // issuers of people's tokens, with audiences of their own; it accepts no token minted here
 	Roles  []Role
 	Second Second
-}
-
-// Second says what takes two people.
-type Second struct {
-	Unlock bool // to lift a lock
-	Estate bool // to revoke or lock what is not of one trust domain: see [Wide]
-}
-
-// Needs reports whether a revocation or lock takes two people.
-func (s Second) Needs(a Action, wide bool) bool {
-	return a == Unlock && s.Unlock || a == Revoke && s.Estate && wide
+	Same   []Person // whose credentials are whose, for what takes two
 }
 
 // ErrUnknown means that nobody with a role has called. Its text is for the log.
@@ -67,7 +57,7 @@ func (a *Authority) person(ctx context.Context, token secret.Value, now time.Tim
 	if err != nil {
 		return Operator{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	return a.with(Operator{Name: who.ID(), Person: who.ID()}, func(r Role) bool {
+	return a.with(Operator{Name: who.ID(), By: Credential{Token, who.ID()}}, func(r Role) bool {
 		return slices.ContainsFunc(r.People, func(w policy.Workloads) bool { return w.Holds(who) })
 	})
 }
@@ -83,7 +73,7 @@ func (a *Authority) certificate(leaf *x509.Certificate, now time.Time) (Operator
 	if len(names) != 1 {
 		return Operator{}, fmt.Errorf("%w: the certificate has %d URI and email names (SAN), and one of them is who calls", ErrUnknown, len(names))
 	}
-	return a.with(Operator{Name: names[0] + " certificate=" + leaf.SerialNumber.Text(16), Person: names[0]}, func(r Role) bool {
+	return a.with(Operator{Name: names[0] + " certificate=" + leaf.SerialNumber.Text(16), By: Credential{Certificate, names[0]}}, func(r Role) bool {
 		return slices.Contains(r.Certificates, names[0])
 	})
 }

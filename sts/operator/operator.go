@@ -29,17 +29,28 @@ func Actions() []Action { return []Action{Look, Revoke, Unlock} }
 
 // Operator is who called, as the listener itself knows.
 type Operator struct {
-	Name   string // for the record, such as uid=0 pid=4711
-	Person string // who that is, of whatever process or certificate: two that have the same are one
-	roles  []Role
-	all    bool // a local one: who may open the socket may do everything
+	Name  string // for the record, such as uid=0 pid=4711
+	By    Credential
+	roles []Role
+	all   bool // a local one: who may open the socket may do everything
 }
 
-// Local is who opened the admin socket: its file permission is the authority.
-func Local(name, person string) Operator { return Operator{Name: name, Person: person, all: true} }
+// Local is who opened the admin socket, a user of the system such as uid=0: the socket's file permission is the authority.
+func Local(name, user string) Operator {
+	return Operator{Name: name, By: Credential{User, user}, all: true}
+}
 
 // Remote reports whether o came over the network.
 func (o Operator) Remote() bool { return !o.all }
+
+// Roles are the names of o's roles; none of a local one.
+func (o Operator) Roles() []string {
+	var names []string
+	for _, r := range o.roles {
+		names = append(names, r.Name)
+	}
+	return names
+}
 
 type key struct{}
 
@@ -144,16 +155,3 @@ func foreign(sel revocation.Selector, domain string) error {
 
 func first(s string) string { name, _, _ := strings.Cut(s, "/"); return name }
 func inID(s string) string  { return first(strings.TrimPrefix(s, "spiffe://")) }
-
-// Wide reports whether a selector reaches beyond one trust domain and one token: nothing in it says whose credentials die.
-func Wide(sel revocation.Selector) bool {
-	for _, k := range []string{
-		revocation.KeyLease, revocation.KeyFamily, revocation.KeyToken, revocation.KeyJTI, revocation.KeySubject, revocation.KeyActor,
-		revocation.KeyIssuer, revocation.KeyKey, revocation.KeyTrustDomain,
-	} {
-		if sel.Value(k) != "" {
-			return false
-		}
-	}
-	return true
-}

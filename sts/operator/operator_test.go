@@ -93,23 +93,11 @@ func TestCertificatesNameOneOperator(t *testing.T) {
 		"no certificate":     {nil, now, false},
 	} {
 		o, err := a.Authenticate(t.Context(), tc.chain, secret.Value{}, tc.at)
-		if (err == nil) != tc.known || tc.known && (o.Person != "spiffe://ops/x" || o.Name != "spiffe://ops/x certificate=b") || !tc.known && !errors.Is(err, operator.ErrUnknown) {
+		if (err == nil) != tc.known || tc.known && (o.By != operator.Credential{Kind: operator.Certificate, ID: "spiffe://ops/x"} || o.Name != "spiffe://ops/x certificate=b") || !tc.known && !errors.Is(err, operator.ErrUnknown) {
 			t.Errorf("%s: %+v, %v", name, o, err)
 		}
 	}
 	if _, err := a.Authenticate(t.Context(), leaf("spiffe://ops/x"), secret.New("eyJhbGciOiJub25lIn0.e30."), now); !errors.Is(err, operator.ErrUnknown) {
 		t.Errorf("a token that nobody trusts beside a certificate: %v", err)
-	}
-}
-
-func TestWideSelectorsNameNobody(t *testing.T) {
-	t.Parallel()
-	for sel, want := range map[string]bool{
-		"target=t": true, "rule=r": true, "policy=p": true, "attr.team=x": true, "signing_key=k": true,
-		"subject=spiffe://a/i/x": false, "trust_domain=a": false, "token=" + "00": false, "family=f": false, "issuer=a/i": false, "key=a/i/k": false, "jti=a/b": false, "lease=l": false, "actor=spiffe://a/i/x": false,
-	} {
-		if got := operator.Wide(revocation.Selector{sel}); got != want {
-			t.Errorf("%s is wide: %v", sel, got)
-		}
 	}
 }

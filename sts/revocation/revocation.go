@@ -264,6 +264,9 @@ func (s *Set) knows(e Entry) bool {
 	return s.index.knows(e)
 }
 
+// Knows reports whether an entry of this id, with a selector, is in force or was.
+func (s *Set) Knows(id string) bool { return s.index.knows(Entry{Decision: id}) }
+
 // Hasher makes the digests that Facts are made of.
 func (s *Set) Hasher() Hasher { return s.index.hasher }
 
