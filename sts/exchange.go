@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/lease"
+	"github.com/sallyport-sts/sallyport/sts/minted"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/replay"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
@@ -42,7 +43,7 @@ type Exchanger struct {
 	proposals   []byte  // key of what takes two operators
 	minted      Minted  // nil: nobody remembers
 	alarm       func(federation.Token)
-	checking    chan struct{}
+	later       *minted.Later
 	feeds       *feeds
 	status      StatusLists // nil: none
 }

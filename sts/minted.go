@@ -17,8 +17,8 @@ type Minted interface {
 	Add(t minted.Token, issued, expires time.Time)
 	// Look says, without asking anybody, whether a token was minted; known is false when only others can say.
 	Look(t minted.Token, issued time.Time) (was, known bool)
-	// Missing reports whether nobody minted a token, although everybody who could have has told of that time.
-	Missing(ctx context.Context, t minted.Token, issued time.Time) (bool, error)
+	// Ask asks everybody.
+	Ask(ctx context.Context, t minted.Token, issued time.Time) (minted.Fate, error)
 }
 
 // Alone is [Minted] of a deployment with one replica.
@@ -29,20 +29,19 @@ func (a Alone) Look(t minted.Token, issued time.Time) (was, known bool) {
 	return a.Has(t, issued), true
 }
 
-// Missing implements [Minted].
-func (a Alone) Missing(_ context.Context, t minted.Token, issued time.Time) (bool, error) {
-	return a.Covers(issued) && !a.Has(t, issued), nil
+// Ask implements [Minted].
+func (a Alone) Ask(_ context.Context, t minted.Token, issued time.Time) (minted.Fate, error) {
+	if a.Covers(issued) && !a.Has(t, issued) {
+		return minted.Missing, nil
+	}
+	return minted.Genuine, nil
 }
 
-// Remember gives x the index of what is minted, and whom to tell of a token that is not in it. It is called once, before
-// anything is served.
-func (x *Exchanger) Remember(m Minted, alarm func(token federation.Token)) {
-	x.minted, x.alarm = m, alarm
-	x.checking = make(chan struct{}, maxChecking)
+// Remember gives x the index of what is minted, whom to tell of a token that is not in it, and of one of which it cannot be
+// said. It is called once, before anything is served.
+func (x *Exchanger) Remember(m Minted, alarm func(token federation.Token), unsure func()) {
+	x.minted, x.alarm, x.later = m, alarm, minted.NewLater(unsure)
 }
-
-// maxChecking is how many tokens are looked for among what other replicas minted at once, behind exchanges.
-const maxChecking = 64
 
 // noted remembers a token that is about to leave.
 func (x *Exchanger) noted(fingerprint string, issued, expires time.Time) {
@@ -51,18 +50,21 @@ func (x *Exchanger) noted(fingerprint string, issued, expires time.Time) {
 	}
 }
 
-// genuine asks whether one of our own tokens was minted, also by others. What cannot be known is taken for genuine: its
-// signature is good.
+// genuine asks whether one of our own tokens was minted, also by others. What cannot be known yet is taken for genuine, since
+// its signature is good, and looked for until it is known.
 func (x *Exchanger) genuine(ctx context.Context, w federation.Workload) error {
 	if x.minted == nil || w.Token().Lineage().IsZero() {
 		return nil
 	}
-	t := w.Token()
-	if missing, err := x.minted.Missing(ctx, minted.Of(t.Fingerprint()), t.IssuedAt()); err != nil || !missing {
-		return nil
+	fate, err := x.ask(ctx, w)
+	switch {
+	case err != nil || fate == minted.Undecided:
+		x.askLater(ctx, w)
+	case fate == minted.Missing:
+		x.forged(ctx, w)
+		return ErrForged
 	}
-	x.forged(ctx, w)
-	return ErrForged
+	return nil
 }
 
 // genuineHere is genuine without a look at the network: what only others can say is asked behind the exchange, and what comes
@@ -79,18 +81,20 @@ func (x *Exchanger) genuineHere(ctx context.Context, w federation.Workload) erro
 	case known:
 		return x.genuine(ctx, w)
 	}
-	select {
-	case x.checking <- struct{}{}:
-	default: // a verifier that introspects will ask
-		return nil
-	}
-	go func() {
-		defer func() { <-x.checking }()
-		later, cancel := context.WithTimeout(context.WithoutCancel(ctx), mostWait*time.Second)
-		defer cancel()
-		_ = x.genuine(later, w)
-	}()
+	x.askLater(ctx, w)
 	return nil
+}
+
+func (x *Exchanger) ask(ctx context.Context, w federation.Workload) (minted.Fate, error) {
+	t := w.Token()
+	return x.minted.Ask(ctx, minted.Of(t.Fingerprint()), t.IssuedAt())
+}
+
+func (x *Exchanger) askLater(ctx context.Context, w federation.Workload) {
+	ctx = context.WithoutCancel(ctx)
+	x.later.Look(minted.Of(w.Token().Fingerprint()),
+		func(ctx context.Context) (minted.Fate, error) { return x.ask(ctx, w) },
+		func() { x.forged(ctx, w) })
 }
 
 // forged raises the alarm and revokes the token by its fingerprint, with everything that was exchanged from it. Its own words

@@ -30,7 +30,7 @@ func (d *deployment) forge(m minted, change func(map[string]any)) string {
 // remember gives a deployment an index that begins at since, and counts alarms.
 func (d *deployment) remember(since time.Time) *atomic.Int64 {
 	alarms := new(atomic.Int64)
-	d.exchanger.Remember(sts.Alone{Index: index.NewIndex(since)}, func(federation.Token) { alarms.Add(1) })
+	d.exchanger.Remember(sts.Alone{Index: index.NewIndex(since)}, func(federation.Token) { alarms.Add(1) }, func() {})
 	return alarms
 }
 
@@ -96,5 +96,55 @@ func TestTokenFromBeforeTheIndexIsGenuine(t *testing.T) {
 	alarms := d.remember(d.clock.now().Add(time.Second))
 	if !d.active(caller, early.token) || alarms.Load() != 0 {
 		t.Errorf("a token from before is called forged; %d alarms", alarms.Load())
+	}
+}
+
+// late is what several replicas have: of what others minted nobody can say until they have told.
+type late struct {
+	*index.Index
+	told atomic.Bool
+}
+
+func (l *late) Look(t index.Token, issued time.Time) (was, known bool) {
+	was = l.Has(t, issued)
+	return was, was
+}
+
+func (l *late) Ask(_ context.Context, t index.Token, issued time.Time) (index.Fate, error) {
+	switch {
+	case l.Has(t, issued):
+		return index.Genuine, nil
+	case l.told.Load():
+		return index.Missing, nil
+	}
+	return index.Undecided, nil
+}
+
+// Attack: with several replicas a forged token is exchanged, and introspected, the moment after it was made, before anybody can
+// say that nobody minted it. What it bought dies when that can be said, although nobody presents it again.
+func TestForgedTokenThatWasQuickLosesWhatItBought(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	var alarms, unsure atomic.Int64
+	others := &late{Index: index.NewIndex(d.clock.now().Add(-time.Hour))}
+	d.exchanger.Remember(others, func(federation.Token) { alarms.Add(1) }, func() { unsure.Add(1) })
+	caller := d.gateway()
+	real := d.mint(d.checkout(), "orders")
+	forge := func() string {
+		return d.forge(real, func(c map[string]any) { c["sub"] = "spiffe://prod.example/cluster/checkout/other"; c["jti"] = newID() })
+	}
+	exchanged, asked := forge(), forge()
+	bought := d.issued(d.exchange(te(exchanged, "audience", "orders"))).token
+	if !d.active(caller, asked) || !d.active(caller, bought) {
+		t.Fatal("they are dead at once, and the test shows nothing")
+	}
+	others.told.Store(true)
+	for end := time.Now().Add(20 * time.Second); d.active(caller, bought) || alarms.Load() < 2; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("what it bought is active: %v; %d alarms, want one for each", d.active(caller, bought), alarms.Load())
+		}
+	}
+	if !d.active(caller, real.token) || unsure.Load() != 0 {
+		t.Errorf("the token whose names they took is dead, or %d were not looked for", unsure.Load())
 	}
 }

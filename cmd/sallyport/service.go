@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
+	"github.com/sallyport-sts/sallyport/sts/minted"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 	"github.com/sallyport-sts/sallyport/sts/statuslist"
@@ -49,6 +50,7 @@ type service struct {
 	minted       *redis.Minted // nil for one replica
 	untell       func()
 	told         chan struct{}
+	index        *minted.Index             // of what was minted here
 	forgedAt     atomic.Pointer[time.Time] // when a token was seen that is signed with our key and was minted by nobody
 	leases       *lease.Keeper
 	stopLeases   func()

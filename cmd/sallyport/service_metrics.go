@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/metrics"
@@ -17,6 +19,7 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
+		Minted:  func() time.Time { return s.index.Since() },
 		Leases:  s.leaseMetrics,
 		Limited: func() map[string]uint64 { return s.limits.Refused() },
 		Config:  func() string { return s.exchanger.ConfigHash() },

@@ -35,12 +35,13 @@ func (s *service) rememberMinted() {
 		s.log.Warn().Err(err).Msg("what was minted before cannot be read from the audit log")
 		index = minted.NewIndex(now)
 	}
+	s.index = index
 	if s.redis == nil {
-		s.exchanger.Remember(sts.Alone{Index: index}, s.keyStolen)
+		s.exchanger.Remember(sts.Alone{Index: index}, s.keyStolen, s.keyUnsure)
 		return
 	}
 	s.minted = s.redis.Minted(index, s.server.Revocation.MaxStaleness, time.Now)
-	s.exchanger.Remember(s.minted, s.keyStolen)
+	s.exchanger.Remember(s.minted, s.keyStolen, s.keyUnsure)
 }
 
 // newLists makes the status lists of this process.
@@ -83,6 +84,12 @@ func (s *service) keyStolen(t federation.Token) {
 	s.metrics.Forged()
 	s.log.Error().Str("kid", t.KeyID()).Str("fingerprint", t.Fingerprint().String()).Time("issued", t.IssuedAt()).
 		Msg("ALARM: a token is signed with our key and nobody here minted it: the key is in other hands; run: sallyport keys rotate --compromised, then: sallyport trust withdraw")
+}
+
+// keyUnsure tells of a token that has a good signature of ours, and that nobody could say the maker of.
+func (s *service) keyUnsure() {
+	s.metrics.Unsure()
+	s.log.Warn().Msg("a token is signed with our key, and it could not be found out whether a replica minted it: there are too many such, or a replica does not tell what it mints")
 }
 
 // keyAlarm warns in /readyz for a day.

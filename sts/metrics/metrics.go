@@ -20,7 +20,7 @@ type Metrics struct {
 	duration       *prometheus.HistogramVec
 	refusals       *prometheus.CounterVec
 	reloadFailures prometheus.Counter
-	forged         prometheus.Counter
+	forged, unsure prometheus.Counter
 }
 
 // durations returns the bounds of the histogram in seconds: an exchange takes some 200 us where nothing is fetched,
@@ -55,7 +55,10 @@ func New(s Sources) *Metrics {
 	m.forged = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sallyport_forged_tokens_total", Help: "Tokens with a good signature of ours that nobody minted: somebody has our signing key.",
 	})
-	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, m.forged, state{s, &m.names},
+	m.unsure = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sallyport_unsure_tokens_total", Help: "Tokens with a good signature of ours that were exchanged or introspected, and of which it was not found out whether a replica minted them.",
+	})
+	m.registry.MustRegister(m.exchanges, m.duration, m.refusals, m.reloadFailures, m.forged, m.unsure, state{s, &m.names},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -74,6 +77,9 @@ func (m *Metrics) ReloadRefused() { m.reloadFailures.Inc() }
 
 // Forged counts a token that is signed with our key and was minted by nobody.
 func (m *Metrics) Forged() { m.forged.Inc() }
+
+// Unsure counts a token that is signed with our key and that nobody could say the maker of.
+func (m *Metrics) Unsure() { m.unsure.Inc() }
 
 // Handler serves the metrics in the text format of Prometheus, whatever format is asked for.
 func (m *Metrics) Handler() http.Handler {

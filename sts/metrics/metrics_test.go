@@ -43,6 +43,7 @@ func everything() metrics.Sources {
 		},
 		Heard:       func() (time.Duration, bool) { return 1500 * time.Millisecond, true },
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
+		Minted:      func() time.Time { return time.Unix(1_700_000_000, 0) },
 		Leases: func() metrics.Leases {
 			return metrics.Leases{
 				Leads: true, Waiting: 90 * time.Second,
@@ -134,10 +135,13 @@ func TestAttemptsAreCountedOnceAsWhatBecameOfThem(t *testing.T) {
 	put(&audit.Record{Type: audit.TypeRevocation, Time: time.Now(), Outcome: audit.Failed, Error: "temporarily_unavailable"}, nil)
 	m.ReloadRefused()
 	m.Forged()
+	m.Unsure()
 
 	got := scrape(t, m)
 	wantLines(t, got,
 		`sallyport_forged_tokens_total 1`,
+		`sallyport_unsure_tokens_total 1`,
+		`sallyport_minted_since_timestamp_seconds 1.7e+09`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="issued",target="orders"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="refused",target="billing"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="withdrawn",target="orders"} 1`,

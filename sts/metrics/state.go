@@ -21,6 +21,7 @@ type Sources struct {
 	Signing     func() []SigningKey                   // our own
 	Heard       func() (age time.Duration, ever bool) // of what replicas share; nil for one replica
 	Revocations func() (live int, at revocation.Position)
+	Minted      func() time.Time // from when on the index of what was minted knows everything
 	Leases      func() Leases
 	Limited     func() map[string]uint64 // requests refused, by what limit
 	Config      func() string            // hash of the configuration in force
@@ -91,6 +92,8 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 	send(gauge, "revocations", "Revocations in force.", float64(live))
 	send(gauge, "revocation_position", "Newest entry of the revocation log, within its epoch.", float64(position.N))
 	send(gauge, "revocation_epoch", "Epoch of the revocation log; a new one begins when a store lost data.", float64(position.Epoch))
+
+	send(gauge, "minted_since_timestamp_seconds", "Moment from which on this replica knows which tokens it minted: of older ones it cannot say whether they are forged.", float64(s.from.Minted().Unix()))
 
 	s.leases(send)
 

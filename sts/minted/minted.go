@@ -113,6 +113,13 @@ func (x *Index) Covers(issued time.Time) bool {
 	return !issued.Before(x.since)
 }
 
+// Since is the moment from which on the index knows everything.
+func (x *Index) Since() time.Time {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.since
+}
+
 // Each calls do with every token that has not expired at now.
 func (x *Index) Each(now time.Time, do func(t Token, n int64, expires time.Time)) {
 	x.mu.RLock()

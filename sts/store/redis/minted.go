@@ -148,39 +148,40 @@ func (m *Minted) write(ctx context.Context, list []told) error {
 
 func (m *Minted) slot(n int64) string { return m.db.key("minted:" + strconv.FormatInt(n, 10)) }
 
-// Missing implements sts.Minted. It asks Redis.
-func (m *Minted) Missing(ctx context.Context, t minted.Token, issued time.Time) (bool, error) {
-	if m.own.Has(t, issued) {
-		return false, nil
+// Ask implements sts.Minted. It asks Redis.
+func (m *Minted) Ask(ctx context.Context, t minted.Token, issued time.Time) (minted.Fate, error) {
+	if m.own.Has(t, issued) || !m.own.Covers(issued) {
+		return minted.Genuine, nil
 	}
 	ctx, cancel := within(ctx)
 	defer cancel()
 	// Who has told up to when is read first: what is told between the two looks is found by the second.
 	at, err := m.db.rdb.HGetAll(ctx, m.db.key("minted:at")).Result()
 	if err != nil {
-		return false, fmt.Errorf("asking what was minted: %w", err)
-	}
-	if !m.passed(ctx, at, issued) {
-		return false, nil
+		return minted.Undecided, fmt.Errorf("asking what was minted: %w", err)
 	}
 	is, err := m.db.rdb.SIsMember(ctx, m.slot(minted.Slot(issued)), t[:]).Result()
 	if err != nil {
-		return false, fmt.Errorf("asking what was minted: %w", err)
+		return minted.Undecided, fmt.Errorf("asking what was minted: %w", err)
 	}
-	return !is, nil
+	since, told := at["since"]
+	switch {
+	case is, told && issued.Before(moment(since).Add(slack)):
+		return minted.Genuine, nil
+	case !told || !m.passed(ctx, at, issued):
+		return minted.Undecided, nil
+	}
+	return minted.Missing, nil
+}
+
+func moment(s string) time.Time {
+	ms, _ := strconv.ParseInt(s, 10, 64)
+	return time.UnixMilli(ms)
 }
 
 // passed reports whether every replica that could have minted something then has told of it. One that ended has told up to a
 // moment, and cannot have minted long after: it hears from Redis, or mints nothing.
 func (m *Minted) passed(ctx context.Context, at map[string]string, issued time.Time) bool {
-	moment := func(s string) time.Time {
-		ms, _ := strconv.ParseInt(s, 10, 64)
-		return time.UnixMilli(ms)
-	}
-	since, ok := at["since"]
-	if !ok || issued.Before(moment(since).Add(slack)) || !m.own.Covers(issued) {
-		return false
-	}
 	for id, s := range at {
 		up := moment(s)
 		switch {

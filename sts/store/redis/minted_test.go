@@ -36,11 +36,16 @@ type minter struct {
 
 func (m minter) missing(token minted.Token, issued time.Time) bool {
 	m.t.Helper()
-	missing, err := m.Missing(m.t.Context(), token, issued)
+	return m.is(minted.Missing, token, issued)
+}
+
+func (m minter) is(want minted.Fate, token minted.Token, issued time.Time) bool {
+	m.t.Helper()
+	fate, err := m.Ask(m.t.Context(), token, issued)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return missing
+	return fate == want
 }
 
 func (m minter) told() {
@@ -112,8 +117,8 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	}
 	a, b, c := replica(), replica(), replica()
 	forged := someToken()
-	if a.missing(forged, now()) {
-		t.Error("missed before anybody told anything")
+	if !a.is(minted.Undecided, forged, now()) {
+		t.Error("decided before anybody told anything")
 	}
 	for _, m := range []minter{a, b, c} {
 		m.told()
@@ -131,8 +136,8 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	for _, m := range []minter{a, c} {
 		m.told()
 	}
-	if a.missing(mine, issued) || a.missing(forged, issued) {
-		t.Error("missed before its replica told of that time")
+	if !a.is(minted.Undecided, mine, issued) || !a.is(minted.Undecided, forged, issued) {
+		t.Error("decided before its replica told of that time")
 	}
 	after(25 * time.Second)
 	a.told()
@@ -141,14 +146,17 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 		t.Error("missed although the replica that minted it, which lives, has not told yet")
 	}
 	b.told()
-	if a.missing(mine, issued) || c.missing(mine, issued) {
-		t.Error("missed although it was told")
+	if !a.is(minted.Genuine, mine, issued) || !c.is(minted.Genuine, mine, issued) {
+		t.Error("not known although it was told")
 	}
 	if !a.missing(forged, issued) {
 		t.Error("a token that nobody minted is not missed")
 	}
-	if a.missing(forged, now()) || a.missing(forged, now().Add(-15*time.Second)) {
-		t.Error("missed while the request that minted it could still run")
+	if !a.is(minted.Undecided, forged, now()) || !a.is(minted.Undecided, forged, now().Add(-15*time.Second)) {
+		t.Error("decided while the request that minted it could still run")
+	}
+	if !a.is(minted.Genuine, forged, start.Add(-time.Minute)) {
+		t.Error("something is said of a token from before anybody told")
 	}
 
 	// Redis comes back without anything: who has minted tells anew, before it says that it has.
@@ -202,8 +210,8 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if missing, err := a.Missing(ctx, forged, beyond); missing || err == nil {
-		t.Errorf("without Redis: missing %v, %v", missing, err)
+	if fate, err := a.Ask(ctx, forged, beyond); fate != minted.Undecided || err == nil {
+		t.Errorf("without Redis: %v, %v", fate, err)
 	}
 	if err := s.Continue(); err != nil {
 		t.Fatal(err)
