@@ -113,7 +113,7 @@ func (x *Exchanger) proposed(s string) (proposal, error) {
 
 // serveApproval answers POST /admin/v1/approvals: another person than the one who asked, who could do it alone if it did not
 // take two, says yes, while whoever asked still could.
-func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
+func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan scan) {
 	var ask AdminApproval
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
@@ -150,7 +150,7 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request) {
 		case x.revocations.Knows(p.ID), x.revocations.Knows(killOf(p.ID)):
 			writeJSON(w, http.StatusConflict, "", adminError{"this was approved already, and is done once: it is " + p.ID})
 		default:
-			x.execute(w, r, sel, *p.Ask, x.asOf(r, both).named(p.ID))
+			x.execute(w, r, sel, *p.Ask, x.asOf(r, both).named(p.ID), scan)
 		}
 		return
 	}

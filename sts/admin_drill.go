@@ -10,7 +10,7 @@ import (
 )
 
 // drill revokes a family that nothing is of, as it would be in earnest, and says when every replica had applied it, beside
-// what would have died. It is on record as what it is.
+// what would have died. It is on record as what it is, with what it would have been about.
 func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevocation, out AdminRevoked) {
 	e := x.asOf(r, caller(r).Name)
 	e.rec.Reason = because(ask)
@@ -28,9 +28,7 @@ func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevoc
 	defer cancel()
 	out.ID, out.Action, out.Position = e.decision, "drill", position.String()
 	out.Applied = x.applied(ctx, position, durable)
-	recorded := out
-	recorded.Selector = nothing
-	e.selected(recorded, position, nil)
+	e.selected(out, position, nil)
 	_ = e.append(r.Context())
 	writeJSON(w, http.StatusOK, e.decision, out)
 }

@@ -60,6 +60,9 @@ func LeasesRoute(each func(context.Context, func(lease.Lease) error) error, h re
 				return
 			case key == "limit":
 				limit = n
+			case key == "state" && values[0] != "" && !slices.Contains([]lease.State{lease.Minting, lease.Live, lease.Dying}, lease.State(values[0])):
+				writeJSON(w, http.StatusBadRequest, "", adminError{"state is none of minting, live and dying"})
+				return
 			case key != "after" && key != "state" && key != "target" && key != "rule":
 				for _, v := range values {
 					terms = append(terms, key+"="+v)

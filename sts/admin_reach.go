@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
 	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/operator"
@@ -25,6 +27,7 @@ type AdminReach struct {
 	Workload string           `json:"workload,omitempty"` // of a token
 	Native   string           `json:"native"`             // always "unknown"
 	Reach    []AdminReachable `json:"reach"`
+	Warnings []string         `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have
 }
 
 // AdminReachable is what one rule would grant.
@@ -37,9 +40,11 @@ type AdminReachable struct {
 	From     []string `json:"exchange_from,omitempty"`
 	Needs    []string `json:"needs,omitempty"`  // what else has to hold
 	Unless   []string `json:"unless,omitempty"` // deny rules that may match
+	Locked   string   `json:"locked,omitempty"` // by this lock, which refuses it whatever the rule says
 }
 
-// ReachRoute answers POST /admin/v1/reach from the policy in force. Locks are not looked at: see /admin/v1/locks.
+// ReachRoute answers POST /admin/v1/reach from the policy in force, and says which of it a lock refuses for certain: of
+// somebody who is known by a selector, one may refuse more.
 func (x *Exchanger) ReachRoute() AdminRoute {
 	return AdminRoute{http.MethodPost, "/reach", operator.Look, func(w http.ResponseWriter, r *http.Request) {
 		var ask AdminAsked
@@ -52,6 +57,7 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 		state := x.state.Load()
 		out := AdminReach{Native: "unknown", Reach: []AdminReachable{}}
 		var known policy.Known
+		var locked func(policy.Reachable) (revocation.Entry, bool)
 		if ask.Token != "" {
 			who, err := state.Trust.Identify(r.Context(), secret.New(ask.Token), x.now())
 			if err == nil {
@@ -68,7 +74,10 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 				return
 			}
 			known, out.Workload = policy.KnownOf(who), who.ID()
+			locked = x.lockedFor(who, state.Hash)
+			about(r, []string{revocation.KeyToken + "=" + who.Token().Fingerprint().String()}, "")
 		} else {
+			about(r, ask.Selector, "")
 			sel, err := revocation.ParseSelector(ask.Selector)
 			if err == nil {
 				if sel, err = caller(r).Confine(operator.Look, sel); err == nil {
@@ -83,15 +92,61 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 				writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
 				return
 			}
+			about(r, sel, "")
+			out.Warnings, locked = x.strange(sel), x.lockedAmong(sel)
 		}
 		for _, one := range state.Policy.Reach(known) {
-			out.Reach = append(out.Reach, AdminReachable{
+			row := AdminReachable{
 				Rule: one.Rule, Source: one.Source, Target: one.Target, Scopes: one.Scopes, Lifetime: int64(one.Lifetime.Seconds()),
 				From: one.From, Needs: one.Needs, Unless: one.Unless,
-			})
+			}
+			if lock, ok := locked(one); ok {
+				row.Locked = lock.Decision
+				if !mine(caller(r), operator.Look, lock.Selector) {
+					row.Locked = "another's" // of which not even the id is shown
+				}
+			}
+			out.Reach = append(out.Reach, row)
 		}
 		writeJSON(w, http.StatusOK, "", out)
 	}}
+}
+
+// lockedFor says which lock refuses what a workload would obtain.
+func (x *Exchanger) lockedFor(who federation.Workload, config string) func(policy.Reachable) (revocation.Entry, bool) {
+	asks := x.asks(who)
+	return func(one policy.Reachable) (revocation.Entry, bool) {
+		own := terms{Hasher: x.revocations.Hasher()}
+		own.identity(who)
+		own.add(revocation.KeyTarget, one.Target)
+		own.add(revocation.KeyRule, one.Rule)
+		own.add(revocation.KeyPolicy, config)
+		e, ok := x.revocations.Dead(revocation.Facts{Parts: append([]revocation.Part{{At: x.revocations.Position(), Decided: x.now(), Terms: own.list}}, asks.Parts...)})
+		return e, ok && e.Lock
+	}
+}
+
+// lockedAmong says which lock refuses what everybody would obtain of whom a selector holds.
+func (x *Exchanger) lockedAmong(sel revocation.Selector) func(policy.Reachable) (revocation.Entry, bool) {
+	known := slices.Clone(sel)
+	for _, term := range sel {
+		key, value, _ := strings.Cut(term, "=")
+		parts := strings.Split(strings.TrimPrefix(value, "spiffe://"), "/")
+		if key == revocation.KeySubject || key == revocation.KeyIssuer || key == revocation.KeyKey {
+			known = append(known, revocation.KeyTrustDomain+"="+parts[0], revocation.KeyIssuer+"="+parts[0]+"/"+parts[min(1, len(parts)-1)])
+		}
+	}
+	locks := x.revocations.Locks(x.now())
+	return func(one policy.Reachable) (revocation.Entry, bool) {
+		has := append(slices.Clone(known), revocation.KeyTarget+"="+one.Target, revocation.KeyRule+"="+one.Rule)
+		i := slices.IndexFunc(locks, func(e revocation.Entry) bool {
+			return !slices.ContainsFunc(e.Selector, func(term string) bool { return !slices.Contains(has, term) })
+		})
+		if i < 0 {
+			return revocation.Entry{}, false
+		}
+		return locks[i], true
+	}
 }
 
 var errReach = errors.New("reach is about whoever asks: choose subject, issuer, key, trust_domain, attr.NAME, target or rule, or a token")

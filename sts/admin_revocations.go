@@ -42,7 +42,7 @@ type AdminRevoked struct {
 	Applied  []AdminApplied `json:"applied,omitempty"`  // on replicas
 	Counts   map[string]int `json:"counts"`             // of leases outside, by what became of them: dead, dies, may_exist, stays, pending; live in a dry run
 	Receipts []AdminReceipt `json:"receipts,omitempty"` // the first hundred; those that are not dead come first
-	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells
+	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells: living in a dry run, else those that it killed
 	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have, and the like
 	Proposal string         `json:"proposal,omitempty"` // nothing is done yet: another person has to approve this
 
@@ -89,13 +89,16 @@ func (x *Exchanger) RevocationRoutes(scan func(from time.Time, do func(audit.Rec
 		{http.MethodGet, "/revocations/{id}", operator.Look, x.serveProgress},
 		{http.MethodGet, "/locks", operator.Look, x.serveLocks},
 		{http.MethodDelete, "/locks/{id}", operator.Unlock, x.serveUnlock},
-		{http.MethodPost, "/approvals", operator.Look, x.serveApproval}, // and what is approved
+		{http.MethodPost, "/approvals", operator.Look, func(w http.ResponseWriter, r *http.Request) { x.serveApproval(w, r, scan) }}, // and what is approved
 	}
 }
 
+// scan walks over the records of this replica's log that are not older than from.
+type scan = func(from time.Time, do func(audit.Record) error) error
+
 const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "before": a moment that is past, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
 
-func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan func(time.Time, func(audit.Record) error) error) {
+func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan scan) {
 	var ask AdminRevocation
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
@@ -147,7 +150,7 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 		x.propose(w, r, proposal{Ask: &ask})
 		return
 	}
-	x.execute(w, r, sel, ask, x.asOf(r, by.Name))
+	x.execute(w, r, sel, ask, x.asOf(r, by.Name), scan)
 }
 
 // who knows who may respond, and what takes two.
@@ -168,9 +171,25 @@ func (x *Exchanger) asOf(r *http.Request, by string) *entry {
 const sayWhy = "say why: operators from elsewhere give a reason with what they change, and with drills"
 
 // execute revokes or locks what was checked and allowed.
-func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, e *entry) {
+func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, e *entry, scan scan) {
 	e.rec.Reason, e.wait = because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
+	counting, cancel := context.WithTimeout(r.Context(), e.wait)
+	defer cancel()
+	counted := make(chan *AdminTokens, 1)
+	go func() { // beside the killing, which waits for nothing
+		t, err := x.tokens(counting, sel, ask.Before, scan)
+		if err != nil {
+			counted <- nil
+			return
+		}
+		counted <- &t
+	}()
 	out, err := x.revokeSelected(r.Context(), sel, ask, e)
+	if err == nil {
+		if out.Tokens = <-counted; out.Tokens != nil && out.Tokens.Living == 0 && len(out.Receipts) == 0 && !out.Local && !out.Incomplete {
+			out.Warnings = append(out.Warnings, "nothing that lives matches, as far as this replica's log of tokens and the ledger of leases tell; tokens of the platform that it matches are refused all the same")
+		}
+	}
 	switch {
 	case err != nil:
 		e.refuse(r.Context(), err)

@@ -22,7 +22,7 @@ type AdminTokens struct {
 }
 
 // wouldDie is a dry run: what a revocation of sel would kill now.
-func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask AdminRevocation, scan func(time.Time, func(audit.Record) error) error) (AdminRevoked, error) {
+func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask AdminRevocation, scan scan) (AdminRevoked, error) {
 	out := AdminRevoked{Action: "revoke", Selector: sel, Before: ask.Before, Counts: map[string]int{}, Warnings: x.strange(sel)}
 	if ask.Lock {
 		out.Action = "lock"
@@ -41,17 +41,20 @@ func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask A
 			return out, err
 		}
 	}
-	tokens, err := x.tokens(sel, ask.Before, scan)
+	tokens, err := x.tokens(ctx, sel, ask.Before, scan)
 	out.Tokens = &tokens
 	return out, err
 }
 
 // tokens counts what this replica minted, matches, and has not expired. A record says what its exchange can be selected by,
 // and which leases it descends from: a token dies with each of them.
-func (x *Exchanger) tokens(sel revocation.Selector, before time.Time, scan func(time.Time, func(audit.Record) error) error) (AdminTokens, error) {
+func (x *Exchanger) tokens(ctx context.Context, sel revocation.Selector, before time.Time, scan scan) (AdminTokens, error) {
 	out := AdminTokens{Workloads: map[string]int{}, Targets: map[string]int{}, Rules: map[string]int{}}
 	now, matched := x.now(), map[string]bool{}
 	err := scan(now.Add(-longestLife), func(r audit.Record) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if r.Type != audit.TypeExchange || r.Outcome != audit.Issued || r.Lease == nil || r.Granted == nil || r.Subject == nil {
 			return nil
 		}

@@ -46,3 +46,52 @@ func TestReachOfAToken(t *testing.T) {
 		t.Errorf("a dead token: %d %s", a.status, a.body)
 	}
 }
+
+// What a lock refuses for certain is marked; of what it may refuse nothing is said.
+func TestReachSaysWhatALockRefuses(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	o := operate(t, d)
+	_, ask := d.adminListener("uid=0", d.exchanger.ReachRoute())
+	subject := d.checkout()
+	locked := func(body string) string {
+		t.Helper()
+		var out []string
+		for _, r := range object(t, ask("POST", "/admin/v1/reach", body).body)["reach"].([]any) {
+			if _, is := r.(map[string]any)["locked"]; is {
+				out = append(out, r.(map[string]any)["rule"].(string))
+			}
+		}
+		return strings.Join(out, " ")
+	}
+	token, selector := `{"token":"`+subject+`"}`, `{"selector":["attr.team=checkout"]}`
+	if got := locked(token) + locked(selector); got != "" {
+		t.Errorf("without a lock: %q", got)
+	}
+	o.does(`"lock":true`, "target=plain")
+	o.does(`"lock":true`, "rule=orders-billing", "trust_domain=prod.example")
+	if got := locked(token); got != "checkout-plain orders-billing" {
+		t.Errorf("of a token: %q", got)
+	}
+	if got := locked(selector); got != "checkout-plain" {
+		t.Errorf("of a team: %q", got)
+	}
+	if got := locked(`{"selector":["issuer=prod.example/cluster"]}`); got != "checkout-plain orders-billing" {
+		t.Errorf("of an issuer: %q", got)
+	}
+	o.does(`"lock":true`, "attr.team=checkout", "target=orders")
+	if got := locked(`{"selector":["issuer=prod.example/cluster","target=orders"]}`); got != "" {
+		t.Errorf("of an issuer of which not all is locked: %q", got)
+	}
+}
+
+// What no issuer names reaches nothing by its rules.
+func TestReachOfAnAttributeThatAnIssuerDoesNotHave(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	_, ask := d.adminListener("uid=0", d.exchanger.ReachRoute())
+	a := ask("POST", "/admin/v1/reach", `{"selector":["attr.nothing=x"]}`)
+	if body := object(t, a.body); len(body["reach"].([]any)) != 0 || len(body["warnings"].([]any)) != 1 {
+		t.Errorf("%s", a.body)
+	}
+}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -53,7 +55,7 @@ type credential struct {
 // obtain answers from the cache, or exchanges.
 func (a *ask) obtain(ctx context.Context, in io.Reader) (credential, error) {
 	if (a.audience == "") == (a.resource == "") {
-		return credential{}, usagef("name the target with --audience NAME or --resource URI, not with both")
+		return credential{}, usagef("name the target with --audience NAME or --resource URI, and with one of the two")
 	}
 	hc, err := a.connect()
 	if err != nil {
@@ -112,4 +114,22 @@ func nonEmpty(s string) []string {
 		return nil
 	}
 	return []string{s}
+}
+
+// giveBack revokes what nobody has seen, since it could not be shown: why says that, and then what became of it.
+func (a *ask) giveBack(ctx context.Context, c credential, why error) error {
+	if a.cache != "" {
+		return fmt.Errorf("%w\n  It lives, and is in the cache", why)
+	}
+	hc, err := a.connect()
+	if err == nil {
+		var meta *oidc.DiscoveryConfiguration
+		if meta, err = a.discover(ctx, hc); err == nil {
+			_, err = a.post(ctx, hc, meta.RevocationEndpoint, url.Values{"token": {c.AccessToken}}, secret.Value{})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n  It lives until its end, and was not revoked: %w", why, err)
+	}
+	return fmt.Errorf("%w\n  It was revoked, since nobody has seen it", why)
 }

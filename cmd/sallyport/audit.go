@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 )
@@ -136,6 +137,12 @@ func explanation(r audit.Record) [][]string {
 		outcome += " with " + r.Error
 	}
 	add("outcome", outcome)
+	if a := r.Admin; a != nil {
+		add("operator", a.By)
+		add("asked for", a.Method+" "+a.Call)
+		add("selector", strings.Join(a.Selector, " "))
+		add("answered", strconv.Itoa(a.Status))
+	}
 	add("why", r.Reason)
 	for _, reason := range r.Reasons {
 		add("policy", reason)
@@ -148,8 +155,11 @@ func explanation(r audit.Record) [][]string {
 	if s := r.Subject; s != nil {
 		add("workload", s.Workload)
 		add("issuer", strings.Trim(s.TrustDomain+"/"+s.Issuer, "/"))
-		add("token", s.TokenID)
+		if s.TokenID != s.Fingerprint { // which names one that has no id
+			add("token", s.TokenID)
+		}
 		add("fingerprint", s.Fingerprint)
+		add("key", s.KeyID)
 		for _, name := range sortedKeys(s.Attributes) {
 			add("  "+name, s.Attributes[name])
 		}
@@ -165,8 +175,13 @@ func explanation(r audit.Record) [][]string {
 		add("scope asked", q.Scope)
 	}
 	if g := r.Granted; g != nil {
+		would := "" // had it come to that
+		if r.Outcome != audit.Issued && r.Outcome != audit.Withdrawn {
+			would = "would have: "
+		}
 		add("target", g.Target)
-		add("scope granted", strings.Join(g.Scopes, " "))
+		add(would+"scope granted", strings.Join(g.Scopes, " "))
+		add(would+"lifetime", (time.Duration(g.LifetimeSeconds) * time.Second).String())
 		add("rule", g.Rule)
 	}
 	if l := r.Lease; l != nil {
@@ -281,8 +296,8 @@ func showRow(r audit.Record) []string {
 	} else if r.Requested != nil {
 		target = strings.Join(append(slices.Clone(r.Requested.Audience), r.Requested.Resource...), " ")
 	}
-	if r.Outcome != audit.Issued && len(r.Reasons) > 0 {
-		why = r.Reasons[0]
+	if policySays := len(r.Reasons) > 0; policySays && (strings.HasPrefix(why, sts.ErrTargetDenied.Error()) || strings.HasPrefix(why, sts.ErrScopeDenied.Error())) {
+		why = r.Reasons[0] // which says more
 	}
 	if r.Subject != nil {
 		workload = r.Subject.Workload

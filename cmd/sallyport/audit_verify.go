@@ -99,9 +99,9 @@ func printReport(w io.Writer, r audit.Report) error {
 	rows := [][]string{
 		{"verdict", verdict},
 		{"log", r.Log},
-		{"records", fmt.Sprintf("%d in %d segments, numbers %d to %d", r.Records, r.Segments, r.FirstN, r.LastN)},
+		{"records", fmt.Sprintf("%d in %s, numbers %d to %d", r.Records, count(int(r.Segments), "segment"), r.FirstN, r.LastN)},
 		{"time", r.First.UTC().Format(time.RFC3339) + " to " + r.Last.UTC().Format(time.RFC3339)},
-		{"proven", fmt.Sprintf("up to record %d, by a signed head; %d newer are chained only", r.Signed, r.Unsigned)},
+		{"proven", fmt.Sprintf("up to record %d, by a signed head; %d newer only chained", r.Signed, r.Unsigned)},
 	}
 	if r.Recovered > 0 {
 		rows = append(rows, []string{"recovered", fmt.Sprintf("%d unclean ends are on record", r.Recovered)})

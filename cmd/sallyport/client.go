@@ -103,7 +103,7 @@ func (s *server) explain(err error) error {
 	case errors.As(err, &network):
 		return unreachable(fmt.Errorf("cannot reach %s: %w", s.url, network.Err))
 	case errors.Is(err, oidc.ErrIssuerInvalid):
-		return fmt.Errorf("the server at %s calls itself something else; give --server exactly as its metadata says", s.url)
+		return fmt.Errorf("the server at %s calls itself something else; give --server exactly as the issuer in its metadata says: %s/.well-known/openid-configuration", s.url, strings.TrimSuffix(s.url, "/"))
 	default:
 		return fmt.Errorf("%s did not answer like a token service; is --server right?", s.url)
 	}
@@ -123,6 +123,8 @@ func hint(code, description string) string {
 		return "\n  The token is good; policy says no. An operator sees why with: " + explain
 	case "invalid_token":
 		return "\n  The bearer must be a live token for the target introspection; get one with: sallyport exchange --audience introspection"
+	case "unsupported_token_type":
+		return "\n  A token of the platform, or one that cannot be killed. An operator refuses it from now on with: sallyport revoke --admin ... token-file=FILE"
 	case "temporarily_unavailable":
 		return "\n  Try again in a moment."
 	default:

@@ -68,6 +68,13 @@ func formNames() []string {
 	return out
 }
 
+// unfit is when a credential cannot be written in a form.
+type unfit struct{ form, kinds, got string }
+
+func (e *unfit) Error() string {
+	return fmt.Sprintf("-o %s is for a credential of kind %s, and the target gave one of kind %s; try -o json", e.form, e.kinds, visible(e.got))
+}
+
 // printCredential writes a credential in the form of -o.
 func printCredential(w io.Writer, form string, out credential) error {
 	var l login
@@ -82,7 +89,7 @@ func printCredential(w io.Writer, form string, out credential) error {
 			continue
 		}
 		if f.kinds != nil && !slices.Contains(f.kinds, kind) {
-			return fmt.Errorf("-o %s is for a credential of kind %s, and the target gave one of kind %s; try -o json\n  It is alive: revoke it if nobody uses it", form, strings.Join(f.kinds, " or "), visible(kind))
+			return &unfit{form, strings.Join(f.kinds, " or "), kind}
 		}
 		return f.write(w, out, l)
 	}

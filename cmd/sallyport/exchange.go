@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -40,9 +41,14 @@ allow that actor to act.`,
 				return failed(c.OutOrStdout(), output, err)
 			}
 			if to != "" {
-				return writeFile(to, func(w io.Writer) error { return printCredential(w, output, out) })
+				err = writeFile(to, func(w io.Writer) error { return printCredential(w, output, out) })
+			} else {
+				err = printCredential(c.OutOrStdout(), output, out)
 			}
-			return printCredential(c.OutOrStdout(), output, out)
+			if wrong := (*unfit)(nil); errors.As(err, &wrong) {
+				return a.giveBack(c.Context(), out, err)
+			}
+			return err
 		},
 	}
 	a.flags(c)

@@ -48,7 +48,7 @@ one.
 					query.Add(key, value)
 				}
 			}
-			var page, out sts.AdminLeases
+			page, out := sts.AdminLeases{}, sts.AdminLeases{Leases: []sts.AdminLease{}}
 			for {
 				page = sts.AdminLeases{}
 				if err := a.call(c.Context(), http.MethodGet, "/leases?"+query.Encode(), nil, &page); err != nil {

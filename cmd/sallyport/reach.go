@@ -22,8 +22,8 @@ func newReach() *cobra.Command {
   sallyport reach target=orders-db`,
 		Long: `Say what could be obtained now, through this service, by the policy in force: each rule that nothing known keeps from
 matching, directly and by exchanging tokens onward. What is not known stands under NEEDS. What the platform's own credential
-opens elsewhere is not known here. A token that is expired, dead or locked reaches nothing: ask for its workload, by subject=. For
-selectors locks are not looked at: see sallyport locks.
+opens elsewhere is not known here. A token that is expired, dead or locked reaches nothing: ask for its workload, by subject=. What
+a lock refuses for certain is marked so; one that names what is not known here may refuse more: see sallyport locks.
 
 Selectors, which add up: token-file=FILE alone (verified, neither kept nor recorded), or subject=, issuer=, key=, trust_domain=,
 attr.NAME=, target=, rule=.`,
@@ -46,6 +46,9 @@ attr.NAME=, target=, rule=.`,
 			if err := a.call(c.Context(), http.MethodPost, "/reach", ask, &out); err != nil {
 				return err
 			}
+			for _, w := range out.Warnings {
+				fmt.Fprintln(c.ErrOrStderr(), "warning: "+visible(w))
+			}
 			if output == "json" {
 				return writeJSON(c.OutOrStdout(), out, "  ")
 			}
@@ -61,6 +64,9 @@ attr.NAME=, target=, rule=.`,
 				by, needs := "identity token", r.Needs
 				if len(r.From) > 0 {
 					by = "token for " + strings.Join(r.From, " or ")
+				}
+				if r.Locked != "" {
+					needs = append([]string{"LOCKED by " + r.Locked}, needs...)
 				}
 				for _, deny := range r.Unless {
 					needs = append(needs, "not "+deny)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,6 +82,8 @@ itself; what is not dead within --wait is tried on, and shown.`,
 				return o.run(c, args)
 			case ours || o.url == "":
 				return o.run(c, args)
+			case os.Getenv("SALLYPORT_ADMIN") != "" && !c.Flags().Changed("server"):
+				return usagef("SALLYPORT_SERVER and SALLYPORT_ADMIN are both set: say which is asked, --server %s as the token's holder, or --admin %s as an operator", visible(o.url), visible(o.address))
 			}
 			return o.server.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
 		},
@@ -252,7 +255,11 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 		rows = append(rows, []string{"refused", until})
 	}
 	if t := done.Tokens; t != nil {
-		rows = append(rows, []string{"minted here", plural(t.Living, "token", "tokens") + " of this replica's log"})
+		what := "  of them"
+		if dry {
+			what = "minted here"
+		}
+		rows = append(rows, []string{what, plural(t.Living, "token", "tokens") + " of this replica's log"})
 		for _, of := range []struct {
 			name string
 			by   map[string]int

@@ -105,6 +105,9 @@ func (p *Policy) reach(i int, t *Target, k Known, reached map[string]bool, denie
 		return out, false
 	}
 	own := len(r.ExchangeFrom) > 0
+	if !own && !p.names(r.Workloads, k) {
+		return out, false
+	}
 	for _, from := range r.ExchangeFrom {
 		if reached[from] {
 			out.From = append(out.From, from)
@@ -154,6 +157,21 @@ func (p *Policy) reach(i int, t *Target, k Known, reached map[string]bool, denie
 		}
 	}
 	return out, true
+}
+
+// names reports whether an issuer whose workloads a rule is about names the attributes that are known.
+func (p *Policy) names(w Workloads, k Known) bool {
+	return len(k.Attributes) == 0 || k.Complete || slices.ContainsFunc(p.issuers, func(is Issuer) bool {
+		if w.TrustDomain != "" && w.TrustDomain != is.TrustDomain || w.Issuer != "" && w.Issuer != is.Name || !k.is(is.TrustDomain, is.Name) {
+			return false
+		}
+		for name := range k.Attributes {
+			if !slices.ContainsFunc(is.Schema, func(a federation.Attribute) bool { return a.Name == name }) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Strange says why KEY=VALUE of a selector names nothing that this policy has, "" when it does, or names something else.
