@@ -214,6 +214,9 @@ func (x *Exchanger) mint(ctx context.Context, req request, who parties, g policy
 		key = reuseKey(who, order, req.taken(broker), e.state.Hash)
 	}
 	cred, err := x.order(ctx, broker, order, key)
+	if errors.Is(err, brokers.ErrTooShort) {
+		err = fmt.Errorf("%w; rule %s grants %s, which ends with the token it is given for: the workload needs a token that lives longer, or the rule outlives_subject", err, g.Rule(), g.Expires().Sub(e.now).Truncate(time.Second))
+	}
 	if err != nil {
 		return brokers.Credential{}, err
 	}

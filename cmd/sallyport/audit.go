@@ -228,20 +228,26 @@ func newAudit() *cobra.Command {
 }
 
 func newAuditShow() *cobra.Command {
-	var dir, output, outcome, subject string
+	var dir, output, outcome, subject, target, kind string
 	var since time.Duration
 	var limit int
 	c := &cobra.Command{
 		Use:     "show",
 		Short:   "List what happened, oldest first",
-		Example: "sallyport audit show --config /etc/sallyport --since 1h --outcome refused",
-		Args:    exactArgs(0, "no argument"),
+		Example: `sallyport audit show --config /etc/sallyport --since 1h --outcome refused
+  sallyport audit show --type revocation --since 1d
+  sallyport audit show --target orders-db --subject spiffe://prod.example/cluster-1/ns/shop`,
+		Long: `List what happened, oldest first, from this replica's log. Whether the log is whole is for sallyport audit verify to say.`,
+		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
 			if !slices.Contains([]audit.Outcome{"", audit.Issued, audit.Refused, audit.Failed, audit.Withdrawn}, audit.Outcome(outcome)) {
 				return usagef("--outcome %s is none; choose issued, refused, failed or withdrawn", outcome)
+			}
+			if kinds := []string{"", string(audit.TypeExchange), string(audit.TypeIntrospection), string(audit.TypeRevocation), string(audit.TypeReceipt), string(audit.TypeAdmin)}; !slices.Contains(kinds, kind) {
+				return usagef("--type %s is none; choose %s", kind, strings.Join(kinds[1:], ", "))
 			}
 			server, err := loadServer(dir)
 			if err != nil {
@@ -253,6 +259,8 @@ func newAuditShow() *cobra.Command {
 				return (r.Decision != "" || r.Receipt != nil) &&
 					(since == 0 || time.Since(r.Time) <= since) &&
 					(outcome == "" || string(r.Outcome) == outcome) &&
+					(kind == "" || string(r.Type) == kind) &&
+					(target == "" || aims(r, target)) &&
 					(subject == "" || r.Subject != nil && strings.HasPrefix(r.Subject.Workload, subject))
 			}
 			err = audit.Scan(server.Audit.Dir, func(l audit.Line) error {
@@ -281,9 +289,28 @@ func newAuditShow() *cobra.Command {
 	outputFlag(c, &output)
 	durationVar(c.Flags(), &since, "since", "only what happened in this long, such as 1h or 7d (default: everything)")
 	c.Flags().StringVar(&outcome, "outcome", "", "issued | refused | failed | withdrawn")
+	c.Flags().StringVar(&kind, "type", "", "exchange | introspection | revocation | receipt | admin")
+	c.Flags().StringVar(&target, "target", "", "name or URI of a target, as it was asked for or granted, or as a selector names it")
 	c.Flags().StringVar(&subject, "subject", "", "workload id, or the beginning of one")
 	c.Flags().IntVar(&limit, "limit", 100, "most rows of a table, the newest; 0 for all")
 	return c
+}
+
+// aims reports whether a record is about a target: one that was asked for or granted, of a receipt, or that a selector names.
+func aims(r audit.Record, target string) bool {
+	switch {
+	case r.Granted != nil:
+		return r.Granted.Target == target
+	case r.Requested != nil:
+		return slices.Contains(r.Requested.Audience, target) || slices.Contains(r.Requested.Resource, target)
+	case r.Receipt != nil:
+		return r.Receipt.Target == target
+	case r.Revocation != nil:
+		return slices.Contains(r.Revocation.Selector, "target="+target)
+	case r.Admin != nil:
+		return slices.Contains(r.Admin.Selector, "target="+target)
+	}
+	return false
 }
 
 func showRow(r audit.Record) []string {

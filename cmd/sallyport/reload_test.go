@@ -130,22 +130,30 @@ func TestRemovedIssuerIsRefusedAtOnceWithAllThatItObtained(t *testing.T) {
 	p.stop()
 }
 
-func TestReloadRefusesWhatTakesARestart(t *testing.T) {
+// A change of sallyport.yaml that waits for a restart keeps nobody from closing a hole in the policy: each is in force when it
+// can be, and what waits is named.
+func TestWhatTakesARestartKeepsNoPolicyOut(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
 	p := d.start()
 	good := d.read("sallyport.yaml")
 	d.edit("sallyport.yaml", "issuer: "+d.url, "issuer: http://localhost:1")
-	p.saidSoon("reload refused", 1)
-	if reason := d.readyz().reason("configuration"); !strings.Contains(reason, "restart") {
-		t.Errorf("/readyz after the issuer changed: %q, want that it takes a restart", reason)
+	p.saidSoon("which takes a restart; all else is in force", 1)
+	if reason := d.readyz().reason("configuration"); !strings.Contains(reason, "this takes a restart: sallyport.yaml:1 issuer") {
+		t.Errorf("/readyz after the issuer changed: %q, want which setting takes a restart", reason)
 	}
 	a := d.caller().exchange(d.subject("checkout"), "gateway")
 	if iss := claim(a.body.AccessToken, "iss"); iss != d.url {
-		t.Errorf("after a refused reload: got %s with iss %q, want %q", a, iss, d.url)
+		t.Errorf("after the change: got %s with iss %q, want %q", a, iss, d.url)
 	}
+	d.write("policy/closed.yaml", "rules:\n  - {name: closed, effect: deny, workloads: {trust_domain: prod.example}, targets: [gateway]}\n", 0o644)
+	p.saidSoon(reloaded, 2)
+	wantStatus(t, "what a new rule denies while a setting waits", d.caller().exchange(d.subject("checkout"), "gateway"), http.StatusBadRequest)
 	d.write("sallyport.yaml", good, 0o644)
-	p.saidSoon(reloaded, 1)
+	p.saidSoon(reloaded, 3)
+	if reason := d.readyz().reason("configuration"); reason != "" {
+		t.Errorf("/readyz after it was taken back: %q", reason)
+	}
 	p.stop()
 }
 

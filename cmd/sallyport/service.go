@@ -77,6 +77,9 @@ type service struct {
 	cert         atomic.Pointer[tls.Certificate]
 	historyLost  bool
 	reloading    sync.Mutex
+	serverFile   []byte                 // sallyport.yaml as it was at start
+	files        atomic.Pointer[string] // hash of the files that were read last, whatever of them is in force
+	waiting      atomic.Pointer[string] // what takes a restart
 	reloadErr    atomic.Pointer[string]
 	certErr      atomic.Pointer[string]
 	closing      sync.Once
@@ -85,7 +88,8 @@ type service struct {
 
 // newService opens state in the order in which parts need each other. Nothing listens yet.
 func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Logger) (_ *service, err error) {
-	s := &service{dir: dir, log: log, server: set.Server, started: time.Now()}
+	s := &service{dir: dir, log: log, server: set.Server, serverFile: set.ServerFile, started: time.Now()}
+	s.files.Store(&set.Hash)
 	defer func() {
 		if err != nil {
 			_ = s.close()

@@ -45,14 +45,15 @@ func (s *service) reloadOnChange(ctx context.Context, k config.Kinds) func() {
 
 // loaded names the set that was read last, "" for one that was refused.
 func (s *service) loaded() string {
-	if s.reloadErr.Load() != nil {
-		return ""
+	if files := s.files.Load(); files != nil && s.reloadErr.Load() == nil {
+		return *files
 	}
-	return s.exchanger.ConfigHash()
+	return ""
 }
 
-// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told. Whoever asked for it
-// is told once more even when nothing changed.
+// reload is atomic: the new set is in force as a whole, or the old one is and everybody is told. What sallyport.yaml says takes a
+// restart: it stays as it was, and keeps nothing else from being in force. Whoever asked for it is told once more even when
+// nothing changed.
 func (s *service) reload(k config.Kinds, asked bool) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
@@ -63,8 +64,12 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	if err == nil {
 		err = ownData(&set.Server, s.dataDir)
 	}
-	if err == nil && !reflect.DeepEqual(set.Server, s.server) {
-		err = errors.New("sallyport.yaml: listeners, issuer, keys, data and audit settings take a restart")
+	var files string
+	var waits []string // settings that take a restart
+	if err == nil {
+		if files = set.Hash; !reflect.DeepEqual(set.Server, s.server) {
+			set, waits, err = config.LoadBehind(s.dir, k, s.serverFile)
+		}
 	}
 	var state *sts.State
 	var authority *operator.Authority
@@ -88,11 +93,25 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	s.retire()
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.reloadErr.Store(nil)
+	s.files.Store(&files)
+	s.wait(waits)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
 }
 
+// wait tells of settings that are not in force before the next start.
+func (s *service) wait(settings []string) {
+	if len(settings) == 0 {
+		s.waiting.Store(nil)
+		return
+	}
+	reason := "trust/, targets/ and policy/ are in force as they stand; this takes a restart: " + strings.Join(settings, ", ")
+	if old := s.waiting.Swap(&reason); old == nil || *old != reason {
+		s.log.Warn().Strs("settings", settings).Msg("sallyport.yaml was changed, which takes a restart; all else is in force")
+	}
+}
+
 func (s *service) reloadHealth() error {
-	for _, reason := range []*string{s.reloadErr.Load(), s.certErr.Load()} {
+	for _, reason := range []*string{s.reloadErr.Load(), s.waiting.Load(), s.certErr.Load()} {
 		if reason != nil {
 			return errors.New(*reason)
 		}

@@ -64,6 +64,11 @@ func New(s Settings) (*Adapter, error) {
 		if err := p.check(); err != nil {
 			problems = append(problems, fmt.Errorf("path[%d]: %w", i, err))
 		}
+		for name, attr := range s.Attributes {
+			if typ, ok := types[attr.Type]; ok && typ != federation.TypeString && slices.Equal(attr.Claim, p) {
+				problems = append(problems, fmt.Errorf("path[%d]: attribute %s says that claim %s is of type %s; a path is made of strings, and every token would be refused", i, name, p, attr.Type))
+			}
+		}
 	}
 	for name, attr := range s.Attributes {
 		if err := attr.Claim.check(); err != nil {

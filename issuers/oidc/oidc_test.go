@@ -95,6 +95,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		`{path: [sub], required: {x: []}}`, `{path: [sub], required: {x: null}}`, `{path: [sub], required: {x: 1.5}}`, `{path: [sub], required: {x: {y: z}}}`,
 		`{path: [sub], required: {x: 010}}`, `{path: [sub], required: {x: 0x10}}`,
 		`{path: [sub], requires: {x: y}}`, `{path: [sub], path: [sub]}`, `{path: [[a, b, c, d, e, f, g, h, i]]}`,
+		`{path: [id], attributes: {project: {claim: id, type: int}}}`, `{path: [sub, [a, b]], attributes: {x: {claim: [a, b], type: strings}}}`,
 	} {
 		s, err := load(text)
 		if err == nil {

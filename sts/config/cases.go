@@ -325,6 +325,8 @@ func (l *caseLoader) one(d *document, path string, e caseEntry) {
 		d.problem(expect, "a case expects either allow: RULE or refuse: %s", strings.Join(known, " | "))
 	case x.Refuse != "" && (x.Scopes != nil || x.Lifetime != 0):
 		d.problem(expect, "a refusal has neither scopes nor lifetime")
+	case x.Allow != "" && l.set.Policy.Strange("rule", x.Allow) != "":
+		d.problem(join(expect, "allow"), "%s", l.set.Policy.Strange("rule", x.Allow))
 	case x.Refuse != "" && !slices.Contains(known, x.Refuse):
 		d.problem(join(expect, "refuse"), "refuse %s is no answer%s", show(x.Refuse), suggest(x.Refuse, known))
 	}

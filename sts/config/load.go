@@ -37,6 +37,7 @@ type Kinds struct {
 type Set struct {
 	Hash         string // SHA-256 in hex over names and bytes of the configuration files, and of no other file
 	Server       Server
+	ServerFile   []byte   // its text
 	Issuers      []Issuer // in the order of files and lines
 	Targets      []Target // in the order of files; the built-in one is last
 	Policy       *policy.Policy
@@ -57,16 +58,27 @@ func Load(dir string, kinds Kinds) (*Set, error) {
 }
 
 func load(dir string, kinds Kinds) (*loader, error) {
+	return loadFrom(dir, kinds, func([]source) {})
+}
+
+// loadFrom is load with what change makes of the files.
+func loadFrom(dir string, kinds Kinds, change func([]source)) (*loader, error) {
 	l, err := newLoader(dir, kinds)
 	if err != nil {
 		return nil, err
 	}
 	sources, problems := readStable(func() ([]source, Problems) { return readAll(l.dir) })
+	change(sources)
 	l.problems = problems
 	docs := make(map[string]*document, len(sources))
 	for _, s := range sources {
 		if docs[s.name] = parse(s, &l.problems); docs[s.name] == nil && !strings.HasPrefix(s.name, policyFolder+"/") {
 			l.incomplete = true
+		}
+	}
+	for _, s := range sources {
+		if s.name == serverName {
+			l.set.ServerFile = s.data
 		}
 	}
 	if d := docs[serverName]; d != nil {

@@ -120,7 +120,11 @@ func (s *stage) play(ctx context.Context, c config.Case) (Outcome, error) {
 	d := s.set.Policy.Decide(f)
 	out := Outcome{Why: strings.Join(d.Reasons(), "; ")}
 	if g, ok := d.Grant(); ok {
-		out.Rule, out.Scopes, out.Lifetime = g.Rule(), g.Scopes(), g.Expires().Sub(c.Time)
+		life := g.Expires().Sub(c.Time)
+		if t, _ := s.set.Policy.Target(g.Target()); life < t.MinLifetime {
+			return Outcome{Refused: config.RefuseRequest, Why: fmt.Sprintf("rule %s grants %s, which ends with the token; a credential for %s lives %s at least: the token has to live longer, or the rule to open outlives_subject", g.Rule(), life, g.Target(), t.MinLifetime)}, nil
+		}
+		out.Rule, out.Scopes, out.Lifetime = g.Rule(), g.Scopes(), life
 		return out, nil
 	}
 	out.Refused = config.RefuseTarget
