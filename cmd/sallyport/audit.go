@@ -232,8 +232,8 @@ func newAuditShow() *cobra.Command {
 	var since time.Duration
 	var limit int
 	c := &cobra.Command{
-		Use:     "show",
-		Short:   "List what happened, oldest first",
+		Use:   "show",
+		Short: "List what happened, oldest first",
 		Example: `sallyport audit show --config /etc/sallyport --since 1h --outcome refused
   sallyport audit show --type revocation --since 1d
   sallyport audit show --target orders-db --subject spiffe://prod.example/cluster-1/ns/shop`,
@@ -246,7 +246,7 @@ func newAuditShow() *cobra.Command {
 			if !slices.Contains([]audit.Outcome{"", audit.Issued, audit.Refused, audit.Failed, audit.Withdrawn}, audit.Outcome(outcome)) {
 				return usagef("--outcome %s is none; choose issued, refused, failed or withdrawn", outcome)
 			}
-			if kinds := []string{"", string(audit.TypeExchange), string(audit.TypeIntrospection), string(audit.TypeRevocation), string(audit.TypeReceipt), string(audit.TypeAdmin)}; !slices.Contains(kinds, kind) {
+			if kinds := []string{"", string(audit.TypeExchange), string(audit.TypeIntrospection), string(audit.TypeRevocation), string(audit.TypeReceipt), string(audit.TypeAdmin), string(audit.TypeKeys), string(audit.TypeConfig)}; !slices.Contains(kinds, kind) {
 				return usagef("--type %s is none; choose %s", kind, strings.Join(kinds[1:], ", "))
 			}
 			server, err := loadServer(dir)
@@ -256,7 +256,7 @@ func newAuditShow() *cobra.Command {
 			w := c.OutOrStdout()
 			rows := [][]string{{"TIME", "TYPE", "OUTCOME", "DECISION", "TARGET", "WORKLOAD", "WHY"}}
 			keep := func(r audit.Record) bool {
-				return (r.Decision != "" || r.Receipt != nil) &&
+				return (r.Decision != "" || r.Receipt != nil || r.Keys != nil || r.Reload != nil) &&
 					(since == 0 || time.Since(r.Time) <= since) &&
 					(outcome == "" || string(r.Outcome) == outcome) &&
 					(kind == "" || string(r.Type) == kind) &&
@@ -289,7 +289,7 @@ func newAuditShow() *cobra.Command {
 	outputFlag(c, &output)
 	durationVar(c.Flags(), &since, "since", "only what happened in this long, such as 1h or 7d (default: everything)")
 	c.Flags().StringVar(&outcome, "outcome", "", "issued | refused | failed | withdrawn")
-	c.Flags().StringVar(&kind, "type", "", "exchange | introspection | revocation | receipt | admin")
+	c.Flags().StringVar(&kind, "type", "", "exchange | introspection | revocation | receipt | admin | keys | config")
 	c.Flags().StringVar(&target, "target", "", "name or URI of a target, as it was asked for or granted, or as a selector names it")
 	c.Flags().StringVar(&subject, "subject", "", "workload id, or the beginning of one")
 	c.Flags().IntVar(&limit, "limit", 100, "most rows of a table, the newest; 0 for all")
@@ -337,6 +337,19 @@ func showRow(r audit.Record) []string {
 		outcome, target, why = r.Revocation.Action, strings.Join(r.Revocation.Selector, " "), strings.TrimSuffix("by "+r.Revocation.By+": "+r.Reason, ": ")
 	}
 	decision := r.Decision
+	if k := r.Keys; k != nil {
+		outcome, target = "rotated", strings.Join(k.Published, " ")
+		if k.Compromised {
+			outcome = "compromised"
+		}
+		why = strings.TrimSuffix("by "+k.By+": "+r.Reason, ": ")
+	}
+	if c := r.Reload; c != nil {
+		outcome, target, why = "reloaded", "", "configuration "+r.Config[:min(8, len(r.Config))]+" after "+c.Before[:min(8, len(c.Before))]
+		if len(c.Waits) > 0 {
+			why += "; takes a restart: " + strings.Join(c.Waits, ", ")
+		}
+	}
 	if r.Receipt != nil {
 		outcome, decision, target, why = r.Receipt.State, r.Receipt.Lease, r.Receipt.Target, r.Receipt.Reason
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -183,7 +184,7 @@ func newKeysRotate() *cobra.Command {
 		Short:   "Replace the keys that sign, now or as soon as everybody knows the new ones",
 		Example: "sallyport keys rotate /etc/sallyport",
 		Long: `Publish new keys, which sign after signing.publish_before; the old ones stay published until what they signed
-has expired. A running server follows within seconds.
+has expired. A running server follows within seconds, and puts it on record.
 
 --now lets the new keys sign at once. Whoever has the key set cached (at most 5 minutes) refuses new tokens until
 reading it again. --compromised also takes the old keys out at once: what they signed is refused here from now on,
@@ -191,6 +192,9 @@ and by others as their caches run out.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Algorithm = jose.SignatureAlgorithm(algorithm)
+			if len(r.Reason) > 256 {
+				return usagef("--reason has %d bytes, and 256 are kept", len(r.Reason))
+			}
 			if err := d.open(c.Context(), args[0]); err != nil {
 				return err
 			}
@@ -199,10 +203,16 @@ and by others as their caches run out.`,
 			if err != nil {
 				return err
 			}
+			r.By = fmt.Sprintf("uid=%d", os.Getuid())
 			if err := k.Rotate(c.Context(), r); err != nil {
 				return err
 			}
 			w := c.OutOrStdout()
+			if r.Compromised {
+				if _, err := fmt.Fprintln(w, "The old keys are out: every token that they signed is refused here from now on, and elsewhere as caches of the key set run out.\nWhat others believed is listed by: sallyport trust withdraw"); err != nil {
+					return err
+				}
+			}
 			if r.Now || r.Compromised {
 				if _, err := fmt.Fprintln(w, "The new keys sign now. Verifiers that cached the key set refuse new tokens until they read it again, at most 5 minutes."); err != nil {
 					return err
@@ -213,6 +223,7 @@ and by others as their caches run out.`,
 	}
 	c.Flags().StringVar(&r.Set, "set", "", "tokens | assertions (default both)")
 	c.Flags().StringVar(&algorithm, "algorithm", "", "one of signing.algorithms (default all)")
+	c.Flags().StringVar(&r.Reason, "reason", "", "why, for the record; at most 256 bytes")
 	c.Flags().BoolVar(&r.Now, "now", false, "sign with the new keys at once")
 	c.Flags().BoolVar(&r.Compromised, "compromised", false, "take the old keys out at once; implies --now")
 	d.flags(c)

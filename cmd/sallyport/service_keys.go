@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/brokers/vault"
 	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/keys"
 	"github.com/sallyport-sts/sallyport/sts/store/redis"
@@ -163,8 +164,37 @@ func auditKey(ctx context.Context, dir string, server config.Server) (ed25519.Pr
 	return keys.ReadAudit(server.DataDir, sealer)
 }
 
+// recordKeys puts changes of the signing keys on record until ctx ends.
+func (s *service) recordKeys(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-s.keys.News():
+			rec := audit.Record{Type: audit.TypeKeys, Config: s.exchanger.ConfigHash(), Keys: &audit.Keys{Serial: c.Serial, Published: c.Published, Removed: c.Removed, By: "plan"}}
+			if o := c.Order; o != nil {
+				rec.Keys.By, rec.Keys.Now, rec.Keys.Compromised, rec.Reason = o.By, o.Now, o.Compromised, o.Reason
+			}
+			log := s.log.Info()
+			if rec.Keys.Compromised {
+				log = s.log.Warn()
+			}
+			log.Strs("published", c.Published).Strs("removed", c.Removed).Str("by", rec.Keys.By).Bool("compromised", rec.Keys.Compromised).Str("reason", rec.Reason).Msg("the signing keys changed")
+			s.record(&rec, "a change of the signing keys")
+		}
+	}
+}
+
+// record appends what nobody waits for; what is gone from the log is in the server's own.
+func (s *service) record(rec *audit.Record, what string) {
+	if err := s.audit.Append(context.Background(), rec); err != nil {
+		s.log.Error().Err(err).Msg(what + " could not be put on record")
+	}
+}
+
 // followKeys keeps the keys up to date until ctx ends.
 func (s *service) followKeys(ctx context.Context) {
+	go s.recordKeys(ctx)
 	s.keys.Run(ctx, keys.Every, func(err error) {
 		if err != nil {
 			s.log.Error().Err(err).Msg("the keys cannot be read or changed; those in force serve on for a while")

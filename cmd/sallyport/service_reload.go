@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/sts"
+	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 )
@@ -87,6 +88,7 @@ func (s *service) reload(k config.Kinds, asked bool) {
 		}
 		return
 	}
+	before := s.exchanger.ConfigHash()
 	s.metrics.Configure(namesIn(set))
 	s.exchanger.Swap(state)
 	s.authority.Store(authority)
@@ -96,6 +98,9 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	s.files.Store(&files)
 	s.wait(waits)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
+	if before != set.Hash || len(waits) > 0 {
+		s.record(&audit.Record{Type: audit.TypeConfig, Config: set.Hash, Reload: &audit.Reload{Before: before, Waits: waits}}, "another configuration")
+	}
 }
 
 // wait tells of settings that are not in force before the next start.

@@ -60,6 +60,8 @@ func (e *encoder) record(r *Record) {
 	rare(e, "revocation", r.Revocation)
 	rare(e, "receipt", r.Receipt)
 	rare(e, "admin", r.Admin)
+	rare(e, "keys", r.Keys)
+	rare(e, "reload", r.Reload)
 	rare(e, "segment", r.Segment)
 	rare(e, "opened", r.Opened)
 	rare(e, "recovered", r.Recovered)

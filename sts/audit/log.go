@@ -162,7 +162,7 @@ func (l *Log) begin() error {
 // not the caller's to write, or longer than MaxLine. rec is not kept.
 func (l *Log) Append(ctx context.Context, rec *Record) error {
 	switch rec.Type {
-	case TypeExchange, TypeIntrospection, TypeReceipt, TypeAdmin:
+	case TypeExchange, TypeIntrospection, TypeReceipt, TypeAdmin, TypeKeys, TypeConfig:
 		if err := l.room(); err != nil {
 			return err
 		}

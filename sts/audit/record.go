@@ -5,13 +5,15 @@ import "time"
 // Type says what a record is about.
 type Type string
 
-// The record types. Callers append the first five; the log writes the others itself.
+// The record types. Callers append the first seven; the log writes the others itself.
 const (
 	TypeExchange      Type = "exchange"      // one attempt to exchange a token
 	TypeIntrospection Type = "introspection" // one question about a token
 	TypeRevocation    Type = "revocation"    // a revocation or lock, set or lifted; may use the reserve of disk
 	TypeReceipt       Type = "receipt"       // what became of a credential that lived outside
 	TypeAdmin         Type = "admin"         // a call of an operator that revoked and lifted nothing
+	TypeKeys          Type = "keys"          // our signing keys changed
+	TypeConfig        Type = "config"        // another configuration is in force
 
 	TypeOpened    Type = "opened"    // a process began to write
 	TypeRecovered Type = "recovered" // what was found, and may be missing, after an unclean end or a failed sync
@@ -59,6 +61,8 @@ type Record struct {
 	Revocation    *Revocation    `json:"revocation,omitempty"`
 	Receipt       *Receipt       `json:"receipt,omitempty"`
 	Admin         *Admin         `json:"admin,omitempty"`
+	Keys          *Keys          `json:"keys,omitempty"`
+	Reload        *Reload        `json:"reload,omitempty"`
 
 	Segment   *Segment   `json:"segment,omitempty"` // in the first record of every segment
 	Opened    *Opened    `json:"opened,omitempty"`
@@ -160,6 +164,22 @@ type Admin struct {
 	Status int    `json:"status"`
 
 	Selector []string `json:"selector,omitempty"` // what it asked to kill, lock, or see die
+}
+
+// Keys is a change of our signing keys.
+type Keys struct {
+	Serial      uint64   `json:"serial"`              // of the change
+	Published   []string `json:"published,omitempty"` // SET/KID
+	Removed     []string `json:"removed,omitempty"`   // SET/KID: nobody here believes them any more
+	By          string   `json:"by"`                  // "plan", or whoever ordered it
+	Now         bool     `json:"now,omitempty"`       // the new ones sign at once
+	Compromised bool     `json:"compromised,omitempty"`
+}
+
+// Reload is another configuration that came into force; the record's Config names it.
+type Reload struct {
+	Before string   `json:"before"`          // hash of the one before
+	Waits  []string `json:"waits,omitempty"` // settings of sallyport.yaml that take a restart
 }
 
 // Receipt is what became of one credential.

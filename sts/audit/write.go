@@ -18,7 +18,11 @@ type breakage struct {
 
 // own reports whether the log itself writes the type when it sees fit, so also while it closes.
 func (t Type) own() bool {
-	return t != TypeExchange && t != TypeIntrospection && t != TypeReceipt && t != TypeAdmin && t != TypeRevocation && t != TypeAccepted
+	switch t {
+	case TypeExchange, TypeIntrospection, TypeReceipt, TypeAdmin, TypeKeys, TypeConfig, TypeRevocation, TypeAccepted:
+		return false
+	}
+	return true
 }
 
 // usable says why nothing can be appended now. The caller holds mu.

@@ -80,7 +80,7 @@ type serverFile struct {
 type listenBlock struct {
 	Workload string `yaml:"workload" jsonschema:"minLength=1" jsonschema_description:"Address and port for workloads, resource servers and relying parties, such as 0.0.0.0:8443. Required."`
 	Ops      string `yaml:"ops,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for /livez, /readyz and /metrics, without TLS. Default: 127.0.0.1:9090."`
-	Admin    string `yaml:"admin,omitempty" jsonschema:"pattern=^unix:/" jsonschema_description:"Unix socket for operators, such as unix:/run/sallyport/admin.sock; the path is absolute. Its directory must exist and nobody but its owner and group may write there; the socket is for the user that runs sallyport alone (mode 0600). Default: none, and the admin commands do not work."`
+	Admin    string `yaml:"admin,omitempty" jsonschema:"pattern=^unix:." jsonschema_description:"Unix socket for operators, such as unix:/run/sallyport/admin.sock; relative paths start at the configuration directory. Its directory must exist and nobody but its owner and group may write there; the socket is for the user that runs sallyport alone (mode 0600). Default: none, and the admin commands do not work."`
 
 	Operators string `yaml:"operators,omitempty" jsonschema:"minLength=1" jsonschema_description:"Address and port for operators elsewhere, such as 0.0.0.0:8444, with the certificate of the workload listener; tls: off is refused. operators.yaml says who may call. Default: none."`
 }
@@ -129,7 +129,7 @@ func (l *loader) server(d *document) {
 	d.decode(d.root, "", &f, true)
 	s := Server{
 		Issuer:  f.Issuer,
-		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: strings.TrimPrefix(f.Listen.Admin, "unix:"), Operators: f.Listen.Operators},
+		Listen:  Listen{Workload: f.Listen.Workload, Ops: cmp.Or(f.Listen.Ops, defaultOps), Admin: socketPath(l.dir, f.Listen.Admin), Operators: f.Listen.Operators},
 		TLS:     TLS{Off: f.TLS.off},
 		DataDir: under(l.dir, cmp.Or(f.DataDir, defaultDataDir)),
 		Audit: Audit{
@@ -144,7 +144,7 @@ func (l *loader) server(d *document) {
 	}
 	if d.ok("listen") {
 		l.listen(d, s.Listen)
-		d.admin(f.Listen.Admin)
+		d.admin(l.dir, f.Listen.Admin)
 	}
 	if d.ok("tls") && d.ok("listen") && f.TLS.off && !loopback(s.Listen.Workload) {
 		d.problem("tls", "tls: off needs a loopback address, and listen.workload is %s: tokens would cross the network in the clear; give cert_file and key_file, or listen on 127.0.0.1", s.Listen.Workload)

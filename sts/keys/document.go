@@ -25,6 +25,7 @@ type document struct {
 	MAC        []byte    `json:"mac"`
 	Tokens     []key     `json:"tokens"`
 	Assertions []key     `json:"assertions"`
+	History    []Change  `json:"history,omitempty"` // the newest changes, oldest first
 }
 
 // key is one signing key and its timeline. It is used with its one algorithm only (RFC 8725 section 3.1).

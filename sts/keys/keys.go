@@ -114,6 +114,8 @@ type Keys struct {
 
 	writing  sync.Mutex // of what follows; one reading or change at a time
 	revision string     // of doc
+	last     seen       // what was worked with before this replica was opened
+	news     chan Change
 	asked    time.Time  // when the store had answered last
 }
 
@@ -134,10 +136,12 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 		k.store, k.copies = NewFile(c.Dir), ""
 	}
 	k.store = bounded{k.store}
+	k.news = make(chan Change, waitingNews)
 	before, err := readFile(k.seen)
 	if err != nil {
 		return nil, fmt.Errorf("reading what was seen of the keys: %w", err)
 	}
+	k.last = lastSeen(before)
 	c.Initialised = c.Initialised || before != nil
 	if k.audit, err = openAudit(c.Dir, c.Sealer, c.Logged); err != nil { // first: version 1 has it in the document
 		return nil, err
@@ -174,18 +178,19 @@ func (k *Keys) begin(ctx context.Context, initialised bool, settle *time.Duratio
 		if err != nil {
 			return err
 		}
-		return k.swap(ctx, "", doc)
+		return k.swap(ctx, "", document{}, doc, nil)
 	}
 	doc, outdated, err := k.read(sealed)
 	if err != nil {
 		return err
 	}
+	before := doc.clone()
 	changed, err := doc.maintain(k.plan, k.makeKey(ctx), k.now())
 	if err != nil {
 		return err
 	}
 	if changed || outdated {
-		return k.swap(ctx, revision, doc)
+		return k.swap(ctx, revision, before, doc, nil)
 	}
 	return k.adopt(revision, sealed, doc)
 }
@@ -230,10 +235,11 @@ func (k *Keys) read(sealed []byte) (_ document, outdated bool, err error) {
 	return doc, outdated, checkSeen(k.seen, doc)
 }
 
-// swap writes a changed document and works with it.
-func (k *Keys) swap(ctx context.Context, revision string, doc document) error {
+// swap writes a document that was changed, by an order or by the plan, and works with it.
+func (k *Keys) swap(ctx context.Context, revision string, before, doc document, order *Order) error {
 	doc.Serial++
 	doc.Changed = k.now().UTC()
+	doc.follows(before, order)
 	sealed, err := k.sealer.seal(doc)
 	if err != nil {
 		return fmt.Errorf("sealing keys: %w", err)
@@ -253,6 +259,7 @@ func (k *Keys) adopt(revision string, sealed []byte, doc document) error {
 	if err := k.assertions.adopt(doc.Assertions); err != nil {
 		return err
 	}
+	k.tell(*k.doc.Load(), doc)
 	k.revision = revision
 	k.doc.Store(&doc)
 	now := k.now()

@@ -78,7 +78,7 @@ func (k *Keys) refresh(ctx context.Context) error {
 	defer func() { k.asked = time.Now() }() // at the end: whoever waited for this reading needs no other
 	err := k.follow(ctx)
 	if err == nil {
-		err = k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.maintain(k.plan, k.makeKey(ctx), now) })
+		err = k.change(ctx, nil, func(d *document, now time.Time) (bool, error) { return d.maintain(k.plan, k.makeKey(ctx), now) })
 	}
 	if errors.Is(err, ErrConflict) { // another replica was first; what it wrote is read the next time
 		err = nil
@@ -137,14 +137,14 @@ func (k *Keys) putBack(ctx context.Context, revision string, cause error) error 
 	return fmt.Errorf("%w; they were put back as this replica has them", cause)
 }
 
-// change applies f to a copy of the document and writes it when f says that it changed.
-func (k *Keys) change(ctx context.Context, f func(*document, time.Time) (bool, error)) error {
+// change applies f to a copy of the document and writes it when f says that it changed. order is nil for what the plan does.
+func (k *Keys) change(ctx context.Context, order *Order, f func(*document, time.Time) (bool, error)) error {
 	doc := k.doc.Load().clone()
 	changed, err := f(&doc, k.now())
 	if err != nil || !changed {
 		return err
 	}
-	return k.swap(ctx, k.revision, doc)
+	return k.swap(ctx, k.revision, *k.doc.Load(), doc, order)
 }
 
 // reload reads the document now, unless that was done a moment ago. Callers that come together share one reading.

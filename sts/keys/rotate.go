@@ -26,6 +26,8 @@ type Rotation struct {
 	// Compromised takes the old keys out at once, and those that were to come; it implies Now. What they signed is
 	// refused here from then on, and elsewhere as caches of the key set run out.
 	Compromised bool
+	// By and Reason are for the record.
+	By, Reason string
 }
 
 // Rotate changes the document once for all that r asks for. A key that is published already and waits for its
@@ -38,7 +40,8 @@ func (k *Keys) Rotate(ctx context.Context, r Rotation) error {
 		if err := k.follow(ctx); err != nil {
 			return err
 		}
-		err := k.change(ctx, func(d *document, now time.Time) (bool, error) { return d.rotate(r, k.plan, k.makeKey(ctx), now) })
+		order := &Order{By: r.By, Reason: r.Reason, Now: r.Now || r.Compromised, Compromised: r.Compromised}
+		err := k.change(ctx, order, func(d *document, now time.Time) (bool, error) { return d.rotate(r, k.plan, k.makeKey(ctx), now) })
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}

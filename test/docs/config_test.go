@@ -34,6 +34,7 @@ import (
 	"github.com/sallyport-sts/sallyport/issuers/kubernetes"
 	"github.com/sallyport-sts/sallyport/issuers/oidc"
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/sts/rehearsal"
 )
 
 // load puts files beside the starter's server file and loads them as serve would.
@@ -108,7 +109,7 @@ func certificate(t *testing.T) (cert, key string) {
 
 func TestConfigurationInTheDocumentationLoads(t *testing.T) {
 	t.Parallel()
-	pages := 0
+	pages, cases := 0, 0
 	readme := configuration(t, filepath.Join(root, "README.md"))
 	for _, page := range documents(t) {
 		own := configuration(t, page)
@@ -118,13 +119,41 @@ func TestConfigurationInTheDocumentationLoads(t *testing.T) {
 		pages++
 		files := maps.Clone(readme) // what other pages show is added to it
 		maps.Copy(files, own)
-		if _, err := load(t, files); err != nil {
+		dir, kinds := laid(t, files)
+		if _, err := config.Load(dir, kinds); err != nil {
 			t.Errorf("the configuration of %s does not load:\n%v", page, err)
+			continue
 		}
+		if _, err := os.Stat(filepath.Join(dir, "policy", "tests")); err == nil {
+			cases += answered(t, page, dir, kinds)
+		}
+	}
+	if cases < 2 {
+		t.Errorf("%d cases are answered; the test looks at nothing", cases)
 	}
 	if pages < 2 {
 		t.Errorf("%d pages show a configuration; the test looks at nothing", pages)
 	}
+}
+
+// answered answers the cases of a page, which pass.
+func answered(t *testing.T, page, dir string, kinds config.Kinds) int {
+	t.Helper()
+	set, cases, err := config.LoadCases(dir, nil, kinds)
+	if err != nil {
+		t.Errorf("the cases of %s do not load:\n%v", page, err)
+		return 0
+	}
+	results, err := rehearsal.Run(t.Context(), set, cases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if !r.OK() {
+			t.Errorf("%s: case %q differs in %v: %+v", page, r.Case.Name, r.Differs, r.Got)
+		}
+	}
+	return len(results)
 }
 
 // configuration collects a page's YAML blocks whose first line names a file of ours. Any other block belongs to
