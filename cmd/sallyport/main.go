@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	_ "time/tzdata" // conditions name time zones, and an image may have none
 
 	"github.com/spf13/cobra"
 )

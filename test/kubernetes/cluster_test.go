@@ -109,6 +109,7 @@ func TestServiceAccountTokenIsVerifiableWithoutCredentials(t *testing.T) {
 			t.Errorf("user and groups: got %q, %q", user, groups)
 		}
 	})
+	manifestIsTaken(ctx, t, admin)
 }
 
 // wantStatus fails unless err is the API server's answer with that code.
