@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +21,7 @@ import (
 const defaultConfigDir = "/etc/sallyport"
 
 func configFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "config", defaultConfigDir, "configuration directory of the server")
+	c.Flags().StringVar(dir, "config", cmp.Or(os.Getenv("SALLYPORT_CONFIG"), defaultConfigDir), "configuration directory of the server (or SALLYPORT_CONFIG)")
 }
 
 // loadServer reads only what the log commands need; a broken policy must not keep an operator from the log.

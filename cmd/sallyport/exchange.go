@@ -24,7 +24,8 @@ func newExchange() *cobra.Command {
 -o says how it is written. token: what access_token says, which is also what revokes it. json: the whole answer. env: for
 eval, under the names that the vendors' clients read (PGHOST ..., VAULT_TOKEN, REDIS_URL, SALLYPORT_TOKEN). pgpass: a line for
 PGPASSFILE. pgservice: the service sallyport of a file for PGSERVICEFILE. mysql: a file for --defaults-extra-file. kubectl: what
-kubectl reads from an exec plugin. gcp: what Google's libraries read from an executable.
+kubectl reads from an exec plugin. aws: what the AWS SDKs and CLI read from credential_process. gcp: what Google's libraries read
+from an executable.
 
 --cache keeps the credential on disk until shortly before its end, under a key that is derived from the identity token: another
 identity finds nothing there. A credential that is revoked stays there until its end; whoever is refused asks without --cache.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	_ "time/tzdata" // conditions name time zones, and an image may have none
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 server unreachable.`,
 	}
 	root.Version = versionName() // --version says what the command version says
 	root.SetVersionTemplate(versionLine())
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{.Example}}", "  {{.Example}}", 1)) // as its other lines are
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see: %s --help", err, c.CommandPath())
 	})

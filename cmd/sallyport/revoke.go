@@ -52,8 +52,9 @@ func newRevoke() *cobra.Command {
   sallyport revoke --admin unix:/run/sallyport/admin.sock attr.repository_id=99 --dry-run
   sallyport revoke --admin unix:/run/sallyport/admin.sock lease=7oe4c2mhxw3n5r6tqzjkv4bq5y --reason "leaked in a build log"`,
 		Long: `Kill what a selector matches and what was exchanged from it, to any depth, in every target: what was decided before
-this moment, or before an earlier one (--before): what a thief had until somebody took the runner back. Tokens of the platform that it matches and that were issued before are refused from now on. A thief who can
-still get new ones needs a lock: see sallyport lock.
+this moment, or before an earlier one (--before): what a thief had until somebody took the runner back. Tokens of the platform that
+say who it names, and that were issued before, are refused from now on; target= and rule= name what was given, which such a token can
+get anew. A thief who can still get tokens, or has one of those, needs a lock: see sallyport lock.
 
 With --server, token-file=FILE is enough: whoever holds a credential that this service gave may kill it (RFC 7009). Everything
 else, also a token of the platform, is for operators, over the admin socket.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -52,8 +53,9 @@ func newTrustClouds() []*cobra.Command {
 			Use:     cloud.kind + " TARGET [DIR]",
 			Short:   cloud.short,
 			Example: "sallyport trust " + cloud.kind + " " + cloud.example + " /etc/sallyport",
-			Long: cloud.short + ": " + cloud.long + ` It
-follows from the configuration directory (default: this one); nothing is contacted or changed.
+			Long: cloud.short + ": " + cloud.long + `
+
+It follows from the configuration directory (default: this one); nothing is contacted or changed.
 
 -o terraform prints it as Terraform.`,
 			Args: func(c *cobra.Command, args []string) error {
@@ -73,6 +75,9 @@ follows from the configuration directory (default: this one); nothing is contact
 				trust, err := cloud.trust(set.Server.Issuer, t)
 				if err != nil {
 					return fmt.Errorf("trust %s: %w", cloud.kind, err)
+				}
+				if u, err := url.Parse(set.Server.Issuer); err != nil || u.Scheme != "https" || loopback(u.Hostname()) {
+					fmt.Fprintf(c.ErrOrStderr(), "warning: the cloud reads our keys at the issuer, which is %s: it takes https, at a name that it reaches\n", visible(set.Server.Issuer))
 				}
 				text := trust.CLI
 				if output == "terraform" {

@@ -116,7 +116,7 @@ type Keys struct {
 	revision string     // of doc
 	last     seen       // what was worked with before this replica was opened
 	news     chan Change
-	asked    time.Time  // when the store had answered last
+	asked    time.Time // when the store had answered last
 }
 
 // Open reads the document, takes an older form of it forward, and seals it anew when it was sealed with another
