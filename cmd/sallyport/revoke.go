@@ -57,7 +57,8 @@ say who it names, and that were issued before, are refused from now on; target= 
 get anew. A thief who can still get tokens, or has one of those, needs a lock: see sallyport lock.
 
 With --server, token-file=FILE is enough: whoever holds a credential that this service gave may kill it (RFC 7009). Everything
-else, also a token of the platform, is for operators, over the admin socket.
+else, also a token of the platform, is for operators, over the admin socket; so is all of it where SALLYPORT_ADMIN is set and
+--server is not given.
 
 ` + selectorHelp + `
 
@@ -68,7 +69,8 @@ itself; what is not dead within --wait is tried on, and shown.`,
 				args = append(args, "token-file="+tokenFile)
 			}
 			file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file=")
-			ours := !ok || file == "" || len(args) > 1 || c.Flags().Changed("admin")
+			ours := !ok || file == "" || len(args) > 1 || c.Flags().Changed("admin") ||
+				os.Getenv("SALLYPORT_ADMIN") != "" && !c.Flags().Changed("server") // whoever has that is an operator
 			for _, name := range []string{"dry-run", "reason", "ticket", "wait", "output", "before"} { // of operators; a holder kills, and that is all
 				ours = ours || c.Flags().Changed(name)
 			}
@@ -83,8 +85,6 @@ itself; what is not dead within --wait is tried on, and shown.`,
 				return o.run(c, args)
 			case ours || o.url == "":
 				return o.run(c, args)
-			case os.Getenv("SALLYPORT_ADMIN") != "" && !c.Flags().Changed("server"):
-				return usagef("SALLYPORT_SERVER and SALLYPORT_ADMIN are both set: say which is asked, --server %s as the token's holder, or --admin %s as an operator", visible(o.url), visible(o.address))
 			}
 			return o.server.revoke(c.Context(), c.InOrStdin(), c.OutOrStdout(), file)
 		},
