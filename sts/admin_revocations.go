@@ -3,6 +3,8 @@ package sts
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +30,7 @@ type AdminRevocation struct {
 	Drill    bool      `json:"drill,omitempty"`       // a dry run, and a revocation that matches nothing, to see it reach every replica
 	Reason   string    `json:"reason,omitempty"`
 	Ticket   string    `json:"ticket,omitempty"`
+	Count    bool      `json:"count,omitempty"`        // say which tokens it killed, as far as this replica's log tells within a second
 	Wait     int       `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 12; default 5
 }
 
@@ -77,6 +80,7 @@ const (
 	olderTokens = 25 * time.Hour             // how long a platform's token can live on that was issued before: the ceiling of lifetimes, and clocks
 	mostTTL     = 366 * 24 * time.Hour       // of a lock
 	forever     = 100 * 365 * 24 * time.Hour // of one that has none
+	countWait   = time.Second                // for the log to say what was killed
 	mostWait    = 12                         // seconds that an operator can wait in one call; the listener gives an answer 15
 	settleAgain = 2 * time.Second            // after which what was in flight when replicas had not heard yet is looked for once more
 )
@@ -96,7 +100,7 @@ func (x *Exchanger) RevocationRoutes(scan func(from time.Time, do func(audit.Rec
 // scan walks over the records of this replica's log that are not older than from.
 type scan = func(from time.Time, do func(audit.Record) error) error
 
-const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "before": a moment that is past, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "wait_seconds": at most 12}`
+const revocationForm = `the body must be {"selector": ["KEY=VALUE", ...], "lock": true or false, "ttl_seconds": of a lock, "before": a moment that is past, "dry_run": or "drill": true or false, "reason": and "ticket": at most 256 bytes, "count": true or false, "wait_seconds": at most 12}`
 
 func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, scan scan) {
 	var ask AdminRevocation
@@ -173,20 +177,14 @@ const sayWhy = "say why: operators from elsewhere give a reason with what they c
 // execute revokes or locks what was checked and allowed.
 func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, e *entry, scan scan) {
 	e.rec.Reason, e.wait = because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
-	counting, cancel := context.WithTimeout(r.Context(), e.wait)
-	defer cancel()
-	counted := make(chan *AdminTokens, 1)
-	go func() { // beside the killing, which waits for nothing
-		t, err := x.tokens(counting, sel, ask.Before, scan)
-		if err != nil {
-			counted <- nil
-			return
-		}
-		counted <- &t
-	}()
 	out, err := x.revokeSelected(r.Context(), sel, ask, e)
-	if err == nil {
-		if out.Tokens = <-counted; out.Tokens != nil && out.Tokens.Living == 0 && len(out.Receipts) == 0 && !out.Local && !out.Incomplete {
+	if err == nil && ask.Count { // when all is done: the killing waits for nothing
+		counting, cancel := context.WithTimeout(r.Context(), countWait)
+		defer cancel()
+		if t, err := x.tokens(counting, sel, ask.Before, scan); err == nil {
+			out.Tokens = &t
+		}
+		if out.Tokens != nil && out.Tokens.Living == 0 && len(out.Receipts) == 0 && !out.Local && !out.Incomplete {
 			out.Warnings = append(out.Warnings, "nothing that lives matches, as far as this replica's log of tokens and the ledger of leases tell; tokens of the platform that it matches are refused all the same")
 		}
 	}
@@ -222,7 +220,10 @@ func because(ask AdminRevocation) string {
 }
 
 // killOf is the id of the entry that keeps dead what a short lock kills.
-func killOf(lock string) string { return lock + ".kill" }
+func killOf(lock string) string {
+	sum := sha256.Sum256([]byte("sallyport kill " + lock))
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
+}
 
 // alone is what an operator is told of what the shared store could not be told.
 const alone = "in force and durable on this replica alone, because it cannot reach the shared store: the others follow as soon as it can"

@@ -105,6 +105,7 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 	if o.ask.Selector, err = selectors(c.InOrStdin(), args); err != nil {
 		return err
 	}
+	o.ask.Count = !o.ask.DryRun && !o.ask.Drill
 	o.ask.Wait = int(min(max(o.wait, time.Second), 12*time.Second).Seconds())
 	var done sts.AdminRevoked
 	if err := o.call(c.Context(), http.MethodPost, "/revocations", o.ask, &done); err != nil {
