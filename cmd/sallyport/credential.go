@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
@@ -37,6 +38,13 @@ type login struct {
 	SessionToken string    `json:"SessionToken"`
 	Expiration   time.Time `json:"Expiration"`
 	Region       string    `json:"Region"`
+}
+
+// breaksLines reports whether a part of l would be more than a word in a file of lines.
+func (l login) breaksLines() bool {
+	return slices.ContainsFunc([]string{l.Host, l.Database, l.User, l.Password, l.SSLMode, l.SSLRoot, l.MySQLSSL, l.MySQLCA}, func(s string) bool {
+		return strings.ContainsFunc(s, unicode.IsControl)
+	})
 }
 
 // forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any.
@@ -83,6 +91,9 @@ func printCredential(w io.Writer, form string, out credential) error {
 		if err := json.Unmarshal([]byte(out.AccessToken), &l); err != nil {
 			return fmt.Errorf("the credential is not the JSON that its type %s promises", visible(kind))
 		}
+	}
+	if slices.Contains([]string{"pgpass", "pgservice", "mysql"}, form) && l.breaksLines() {
+		return fmt.Errorf("the credential has a control character in it, which -o %s cannot hold; try -o json", form)
 	}
 	for _, f := range forms {
 		if f.name != form {
@@ -164,7 +175,7 @@ func writePgservice(w io.Writer, _ credential, l login) error {
 	for _, kv := range [][2]string{
 		{"host", l.Host}, {"port", strconv.Itoa(l.Port)}, {"dbname", l.Database}, {"user", l.User}, {"password", l.Password}, {"sslmode", l.SSLMode}, {"sslrootcert", l.SSLRoot},
 	} {
-		if strings.ContainsAny(kv[1], "\r\n") || strings.TrimSpace(kv[1]) != kv[1] {
+		if strings.TrimSpace(kv[1]) != kv[1] {
 			return fmt.Errorf("a service file cannot hold this %s; use -o pgpass", kv[0])
 		}
 		if kv[1] != "" {

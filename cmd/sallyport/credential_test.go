@@ -60,6 +60,22 @@ func TestLoginsAreWrittenAsTheirClientsReadThem(t *testing.T) {
 }
 
 // kubectl forgets a token when it is over; test/kubernetes has it run the command.
+// Attack: whoever has a hand in an answer adds lines to the file that a client reads, such as init-command to MySQL's.
+func TestCredentialAddsNoLineOfItsOwn(t *testing.T) {
+	t.Parallel()
+	for form, kind := range map[string]string{"pgpass": "postgresql", "pgservice": "postgresql", "mysql": "mysql"} {
+		for _, field := range []string{"host", "database", "user", "password", "sslmode", "sslrootcert", "ssl_ca"} {
+			for _, end := range []string{"\n", "\r", "\x00"} {
+				out := answerOf(t, kind, map[string]any{"host": "db.example", "port": 5432, "user": "u", "password": "p", field: "x" + end + "init-command=evil"})
+				var b bytes.Buffer
+				if err := printCredential(&b, form, out); err == nil || b.Len() > 0 || !strings.Contains(err.Error(), "control character") {
+					t.Errorf("-o %s with %q in %s wrote %q (%v)", form, end, field, b.String(), err)
+				}
+			}
+		}
+	}
+}
+
 func TestTokensAreWrittenAsKubectlReadsThem(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []oidc.TokenType{brokers.TypePrefix + "kubernetes-token", oidc.AccessTokenType} {
