@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -68,8 +69,12 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			warnings := certificateWarnings(set.Server, time.Now())
+			for _, w := range warnings {
+				fmt.Fprintln(c.ErrOrStderr(), "warning: "+w)
+			}
 			if output == "json" {
-				return writeIndented(c.OutOrStdout(), map[string]any{"ok": true, "config": set.Hash, "issuers": len(set.Issuers), "targets": len(set.Targets)})
+				return writeIndented(c.OutOrStdout(), map[string]any{"ok": true, "config": set.Hash, "issuers": len(set.Issuers), "targets": len(set.Targets), "warnings": append([]string{}, warnings...)})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s  %s, %s, configuration %s\n",
 				paint(c.OutOrStdout(), green, "ok"), count(len(set.Issuers), "issuer"), count(len(set.Targets), "target"), set.Hash)

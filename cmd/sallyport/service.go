@@ -185,6 +185,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "key management", Err: s.keys.KMS},
 		{Name: "key store", Err: s.keys.Problem, Warn: true},
 		{Name: "configuration", Err: s.reloadHealth, Warn: true},
+		{Name: "certificate", Err: s.certificateHealth, Warn: true},
 		s.storeCheck(),
 		{Name: "store durability", Err: s.storeDurable, Warn: true},
 		{Name: "locks", Err: s.locksEnding, Warn: true},

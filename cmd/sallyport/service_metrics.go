@@ -19,10 +19,11 @@ func (s *service) newMetrics() *metrics.Metrics {
 		Revocations: func() (int, revocation.Position) {
 			return s.revocations.Len(), s.revocations.Position()
 		},
-		Minted:  func() time.Time { return s.index.Since() },
-		Leases:  s.leaseMetrics,
-		Limited: func() map[string]uint64 { return s.limits.Refused() },
-		Config:  func() string { return s.exchanger.ConfigHash() },
+		Minted:      func() time.Time { return s.index.Since() },
+		Certificate: s.certificateEnds,
+		Leases:      s.leaseMetrics,
+		Limited:     func() map[string]uint64 { return s.limits.Refused() },
+		Config:      func() string { return s.exchanger.ConfigHash() },
 		Checks: func() map[string]bool {
 			results, _ := sts.Run(s.checks)
 			out := make(map[string]bool, len(results))

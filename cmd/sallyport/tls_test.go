@@ -198,3 +198,35 @@ func TestServerWithoutTLSDoesNotStartBeyondLoopback(t *testing.T) {
 	d.edit("sallyport.yaml", `workload: "`+strings.TrimPrefix(d.url, "http://"), `workload: "0.0.0.0:`+d.url[strings.LastIndex(d.url, ":")+1:])
 	wantNoStart(t, d, "sallyport.yaml:3", "tls: off needs a loopback address")
 }
+
+// A certificate that callers refuse, now or soon, is told before they say so.
+func TestCertificateThatCallersRefuseIsTold(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	leaf := func(from, to time.Duration) *x509.Certificate {
+		return &x509.Certificate{NotBefore: now.Add(from), NotAfter: now.Add(to)}
+	}
+	for name, tc := range map[string]struct {
+		cert *x509.Certificate
+		want string
+	}{
+		"in its middle":      {leaf(-45*24*time.Hour, 45*24*time.Hour), ""},
+		"of an hour":         {leaf(-30*time.Minute, 30*time.Minute), ""},
+		"in its last tenth":  {leaf(-85*24*time.Hour, 5*24*time.Hour), "ends at"},
+		"of an hour, at end": {leaf(-56*time.Minute, 4*time.Minute), "ends at"},
+		"over":               {leaf(-2*time.Hour, -time.Hour), "has expired"},
+		"not yet":            {leaf(time.Hour, 2*time.Hour), "is valid from"},
+	} {
+		if got := ending(tc.cert, now); tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+	d := newTLSDeployment(t, newAuthority(t))
+	if out, code := sallyport(t, "check", d.dir); code != exitDone || strings.Contains(out, "warning") {
+		t.Errorf("a good one (%d): %s", code, out)
+	}
+	d.edit("sallyport.yaml", "issuer: https://"+ports.Host(), "issuer: https://sts.example")
+	if out, code := sallyport(t, "check", d.dir); code != exitDone || !strings.Contains(out, "warning: tls.cert_file is not for sts.example, the host of issuer") {
+		t.Errorf("of another host (%d): %s", code, out)
+	}
+}

@@ -43,6 +43,7 @@ func everything() metrics.Sources {
 		},
 		Heard:       func() (time.Duration, bool) { return 1500 * time.Millisecond, true },
 		Revocations: func() (int, revocation.Position) { return 11, revocation.Position{Epoch: 2, N: 40} },
+		Certificate: func() time.Time { return time.Unix(1_800_000_000, 0) },
 		Minted:      func() time.Time { return time.Unix(1_700_000_000, 0) },
 		Leases: func() metrics.Leases {
 			return metrics.Leases{
@@ -142,6 +143,7 @@ func TestAttemptsAreCountedOnceAsWhatBecameOfThem(t *testing.T) {
 		`sallyport_forged_tokens_total 1`,
 		`sallyport_unsure_tokens_total 1`,
 		`sallyport_minted_since_timestamp_seconds 1.7e+09`,
+		`sallyport_certificate_not_after_timestamp_seconds 1.8e+09`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="issued",target="orders"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="refused",target="billing"} 1`,
 		`sallyport_exchanges_total{issuer="prod.example/cluster",outcome="withdrawn",target="orders"} 1`,

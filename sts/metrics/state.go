@@ -22,6 +22,7 @@ type Sources struct {
 	Heard       func() (age time.Duration, ever bool) // of what replicas share; nil for one replica
 	Revocations func() (live int, at revocation.Position)
 	Minted      func() time.Time // from when on the index of what was minted knows everything
+	Certificate func() time.Time // end of the one that is served; zero for none
 	Leases      func() Leases
 	Limited     func() map[string]uint64 // requests refused, by what limit
 	Config      func() string            // hash of the configuration in force
@@ -94,6 +95,10 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 	send(gauge, "revocation_epoch", "Epoch of the revocation log; a new one begins when a store lost data.", float64(position.Epoch))
 
 	send(gauge, "minted_since_timestamp_seconds", "Moment from which on this replica knows which tokens it minted: of older ones it cannot say whether they are forged.", float64(s.from.Minted().Unix()))
+
+	if ends := s.from.Certificate(); !ends.IsZero() {
+		send(gauge, "certificate_not_after_timestamp_seconds", "End of the certificate that is served.", float64(ends.Unix()))
+	}
 
 	s.leases(send)
 
