@@ -135,7 +135,7 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan s
 		writeJSON(w, http.StatusOK, "", p.shown())
 		return
 	}
-	by, who := caller(r), x.who()
+	by, who := caller(r), x.operators()
 	asker := who.Still(p.Shown, p.Roles)
 	both := p.By + ", approved by " + by.Name
 	two := who.TwoPeople(by.By, p.Shown)
@@ -150,7 +150,7 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan s
 		case x.revocations.Knows(p.ID), x.revocations.Knows(killOf(p.ID)):
 			writeJSON(w, http.StatusConflict, "", adminError{"this was approved already, and is done once: it is " + p.ID})
 		default:
-			x.execute(w, r, sel, *p.Ask, x.asOf(r, both).named(p.ID), scan)
+			x.execute(w, r, sel, *p.Ask, x.revocationBy(r, both).named(p.ID), scan)
 		}
 		return
 	}
@@ -166,7 +166,7 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan s
 	case !mine(asker, operator.Unlock, list[i].Selector):
 		forbid(w, errAsker)
 	default:
-		x.lift(w, r, list[i], p.Reason, x.asOf(r, both).named(p.ID))
+		x.lift(w, r, list[i], p.Reason, x.revocationBy(r, both).named(p.ID))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // drill revokes a family that nothing is of, as it would be in earnest, and says when every replica had applied it, beside
 // what would have died. It is on record as what it is, with what it would have been about.
 func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevocation, out AdminRevoked) {
-	e := x.asOf(r, caller(r).Name)
+	e := x.revocationBy(r, caller(r).Name)
 	e.rec.Reason = because(ask)
 	nothing := revocation.Selector{revocation.KeyFamily + "=" + x.newID()}
 	position, _, err := x.revocations.Revoke(r.Context(), revocation.Entry{

@@ -72,11 +72,11 @@ func (x *Exchanger) serveUnlock(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, "", adminError{sayWhy})
 		return
 	}
-	if x.who().Second.Needs(operator.Unlock, nil) {
+	if x.operators().Second.Needs(operator.Unlock, nil) {
 		x.propose(w, r, proposal{Unlock: id, Reason: reason})
 		return
 	}
-	x.lift(w, r, list[stands], reason, x.asOf(r, by.Name))
+	x.lift(w, r, list[stands], reason, x.revocationBy(r, by.Name))
 }
 
 // lift lifts a lock that stands.

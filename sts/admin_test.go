@@ -149,7 +149,7 @@ func TestApprovalIsGoodForOnce(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
 	careful := *d.state
-	careful.Who = &operator.Authority{Second: operator.Second{Estate: true}, Same: []operator.Person{
+	careful.Operators = &operator.Authority{Second: operator.Second{Estate: true}, Same: []operator.Person{
 		{Name: "alice", Credentials: []operator.Credential{{Kind: operator.User, ID: "uid=1"}}}, {Name: "bob", Credentials: []operator.Credential{{Kind: operator.User, ID: "uid=2"}}},
 	}}
 	d.exchanger.Swap(&careful)

@@ -129,7 +129,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	seenByRemote, askRemote := d.adminListenerOf(remoteOperator(t), revocations...)
 	two := deploy(t)
 	careful := *two.state
-	careful.Who = &operator.Authority{Second: operator.Second{Unlock: true, Estate: true}, Same: []operator.Person{
+	careful.Operators = &operator.Authority{Second: operator.Second{Unlock: true, Estate: true}, Same: []operator.Person{
 		{Name: "alice", Credentials: []operator.Credential{{Kind: operator.User, ID: "alice"}}},
 		{Name: "bob", Credentials: []operator.Credential{{Kind: operator.User, ID: "bob"}}},
 	}}
@@ -239,7 +239,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		{"POST", "/admin/v1/approvals", 200}:   func() answer { return askBob("POST", "/admin/v1/approvals", wide()) },
 		{"POST", "/admin/v1/approvals", 202}: func() answer {
 			far := deploy(t)
-			far.exchanger.Swap(&sts.State{Trust: far.state.Trust, Policy: far.state.Policy, Brokers: far.state.Brokers, Hash: "x", Who: careful.Who})
+			far.exchanger.Swap(&sts.State{Trust: far.state.Trust, Policy: far.state.Policy, Brokers: far.state.Brokers, Hash: "x", Operators: careful.Operators})
 			_ = far.exchanger.ProposeWith(make([]byte, 32))
 			far.revocations.Share(away)
 			_, askFar := far.adminListener("bob", far.exchanger.RevocationRoutes(far.recorder.scan)...)

@@ -22,12 +22,12 @@ import (
 
 // State is everything that configuration says, compiled. It is immutable; a reload swaps it whole.
 type State struct {
-	Trust   *federation.Trust
-	Policy  *policy.Policy
-	Brokers map[string]brokers.Broker // by target name
-	Hash    string                    // of the configuration, for the audit record
-	Who     *operator.Authority       // who may respond over the network, and what takes two; nil: nobody, and nothing
-	Reuse   map[string]bool           // targets whose credentials may answer more than one exchange, by name
+	Trust     *federation.Trust
+	Policy    *policy.Policy
+	Brokers   map[string]brokers.Broker // by target name
+	Hash      string                    // of the configuration, for the audit record
+	Operators *operator.Authority       // who may respond over the network, and what takes two; nil: nobody, and nothing
+	Reuse     map[string]bool           // targets whose credentials may answer more than one exchange, by name
 }
 
 // Exchanger runs exchanges. It is safe for concurrent use.

@@ -47,25 +47,27 @@ func (l login) breaksLines() bool {
 	})
 }
 
-// forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any.
+// forms is what -o takes: how each is written, and of which kinds of credential. No kinds: any. lines: a file of lines, in which no part
+// may be more than a word.
 var forms = []struct {
 	name  string
 	kinds []string
+	lines bool
 	write func(w io.Writer, out credential, l login) error
 }{
-	{"token", nil, writeToken},
-	{"json", nil, func(w io.Writer, out credential, _ login) error {
+	{"token", nil, false, writeToken},
+	{"json", nil, false, func(w io.Writer, out credential, _ login) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(out.TokenExchangeResponse)
 	}},
-	{"env", nil, writeEnv},
-	{"pgpass", []string{"postgresql"}, writePgpass},
-	{"pgservice", []string{"postgresql"}, writePgservice},
-	{"mysql", []string{"mysql"}, writeMySQL},
-	{"kubectl", []string{"kubernetes-token", string(oidc.AccessTokenType), string(oidc.JWTTokenType)}, writeExec},
-	{"aws", []string{"aws-session"}, writeProcess},
-	{"gcp", []string{string(oidc.AccessTokenType), string(oidc.JWTTokenType), string(oidc.IDTokenType)}, writeExecutable},
+	{"env", nil, false, writeEnv},
+	{"pgpass", []string{"postgresql"}, true, writePgpass},
+	{"pgservice", []string{"postgresql"}, true, writePgservice},
+	{"mysql", []string{"mysql"}, true, writeMySQL},
+	{"kubectl", []string{"kubernetes-token", string(oidc.AccessTokenType), string(oidc.JWTTokenType)}, false, writeExec},
+	{"aws", []string{"aws-session"}, false, writeProcess},
+	{"gcp", []string{string(oidc.AccessTokenType), string(oidc.JWTTokenType), string(oidc.IDTokenType)}, false, writeExecutable},
 }
 
 func formNames() []string {
@@ -92,15 +94,15 @@ func printCredential(w io.Writer, form string, out credential) error {
 			return fmt.Errorf("the credential is not the JSON that its type %s promises", visible(kind))
 		}
 	}
-	if slices.Contains([]string{"pgpass", "pgservice", "mysql"}, form) && l.breaksLines() {
-		return fmt.Errorf("the credential has a control character in it, which -o %s cannot hold; try -o json", form)
-	}
 	for _, f := range forms {
 		if f.name != form {
 			continue
 		}
 		if f.kinds != nil && !slices.Contains(f.kinds, kind) {
 			return &unfit{form, strings.Join(f.kinds, " or "), kind}
+		}
+		if f.lines && l.breaksLines() {
+			return fmt.Errorf("the credential has a control character in it, which -o %s cannot hold; try -o json", form)
 		}
 		return f.write(w, out, l)
 	}

@@ -79,7 +79,7 @@ type service struct {
 	reloading    sync.Mutex
 	serverFile   []byte                 // sallyport.yaml as it was at start
 	files        atomic.Pointer[string] // hash of the files that were read last, whatever of them is in force
-	waiting      atomic.Pointer[string] // what takes a restart
+	restart      atomic.Pointer[string] // what takes a restart
 	reloadErr    atomic.Pointer[string]
 	certErr      atomic.Pointer[string]
 	closing      sync.Once
@@ -242,7 +242,7 @@ func (s *service) build(set *config.Set) (_ *sts.State, _ *operator.Authority, s
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	state := &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash, Who: authority, Reuse: map[string]bool{}}
+	state := &sts.State{Trust: trust.Caching(), Policy: set.Policy, Brokers: byTarget, Hash: set.Hash, Operators: authority, Reuse: map[string]bool{}}
 	for _, t := range set.Targets {
 		state.Reuse[t.Policy.Name] = t.Reuse
 	}

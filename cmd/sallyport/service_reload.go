@@ -69,7 +69,7 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	var waits []string // settings that take a restart
 	if err == nil {
 		if files = set.Hash; !reflect.DeepEqual(set.Server, s.server) {
-			set, waits, err = config.LoadBehind(s.dir, k, s.serverFile)
+			set, waits, err = config.LoadWithServer(s.dir, k, s.serverFile)
 		}
 	}
 	var state *sts.State
@@ -96,27 +96,27 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.reloadErr.Store(nil)
 	s.files.Store(&files)
-	s.wait(waits)
+	s.tellRestart(waits)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
 	if before != set.Hash || len(waits) > 0 {
 		s.record(&audit.Record{Type: audit.TypeConfig, Config: set.Hash, Reload: &audit.Reload{Before: before, Waits: waits}}, "another configuration")
 	}
 }
 
-// wait tells of settings that are not in force before the next start.
-func (s *service) wait(settings []string) {
+// tellRestart tells of settings that are not in force before the next start.
+func (s *service) tellRestart(settings []string) {
 	if len(settings) == 0 {
-		s.waiting.Store(nil)
+		s.restart.Store(nil)
 		return
 	}
 	reason := "trust/, targets/ and policy/ are in force as they stand; this takes a restart: " + strings.Join(settings, ", ")
-	if old := s.waiting.Swap(&reason); old == nil || *old != reason {
+	if old := s.restart.Swap(&reason); old == nil || *old != reason {
 		s.log.Warn().Strs("settings", settings).Msg("sallyport.yaml was changed, which takes a restart; all else is in force")
 	}
 }
 
 func (s *service) reloadHealth() error {
-	for _, reason := range []*string{s.reloadErr.Load(), s.waiting.Load(), s.certErr.Load()} {
+	for _, reason := range []*string{s.reloadErr.Load(), s.restart.Load(), s.certErr.Load()} {
 		if reason != nil {
 			return errors.New(*reason)
 		}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-sts/sallyport/sts/config"
+	"github.com/sallyport-sts/sallyport/test/deployment"
 	"github.com/sallyport-sts/sallyport/test/ports"
 )
 
@@ -39,24 +39,6 @@ func line(t *testing.T, text, before string) string {
 		t.Fatalf("%q stands there %d times, want once", before, len(found))
 	}
 	return found[0][1]
-}
-
-// lockedOutput is what a process said.
-type lockedOutput struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *lockedOutput) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *lockedOutput) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // The image has the binary alone: the one that its build makes needs no library, no shell and no time zones of a system.
@@ -110,12 +92,7 @@ func TestUnitChecksStartsReloadsAndStops(t *testing.T) {
 	if err := os.WriteFile(server, []byte(strings.NewReplacer("127.0.0.1:8443", workload, "127.0.0.1:9090", ops).Replace(string(text))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(t.TempDir(), "sallyport")
-	build := exec.Command("go", "build", "-o", binary, "./cmd/sallyport")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := deployment.Binary(t)
 	command := func(key string, pid int) *exec.Cmd {
 		words := strings.Fields(strings.NewReplacer("/usr/local/bin/sallyport", binary, "/etc/sallyport", dir, "$MAINPID", strconv.Itoa(pid)).Replace(line(t, unit, key+"=")))
 		return exec.Command(words[0], words[1:]...)
@@ -124,8 +101,16 @@ func TestUnitChecksStartsReloadsAndStops(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	serve := command("ExecStart", 0)
-	var said lockedOutput
-	serve.Stderr = &said
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	serve.Stderr = log
+	said := func() string {
+		raw, _ := os.ReadFile(log.Name())
+		return string(raw)
+	}
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +121,7 @@ func TestUnitChecksStartsReloadsAndStops(t *testing.T) {
 		t.Helper()
 		for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("%s: not within 30 seconds:\n%s", what, said.String())
+				t.Fatalf("%s: not within 30 seconds:\n%s", what, said())
 			}
 		}
 	}
@@ -151,7 +136,7 @@ func TestUnitChecksStartsReloadsAndStops(t *testing.T) {
 	if out, err := command("ExecReload", serve.Process.Pid).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	await("reloaded", func() bool { return strings.Contains(said.String(), "configuration reloaded") })
+	await("reloaded", func() bool { return strings.Contains(said(), "configuration reloaded") })
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil { // KillSignal is not set
 		t.Fatal(err)
 	}

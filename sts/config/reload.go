@@ -9,9 +9,9 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// LoadBehind is [Load] with another server file than the one in dir: that of a running server, which a change of it does not
+// LoadWithServer is [Load] with another server file than the one in dir: that of a running server, which a change of it does not
 // reach before the next start. It answers how the file in dir differs, setting by setting, as "sallyport.yaml:3 audit.keep".
-func LoadBehind(dir string, kinds Kinds, server []byte) (*Set, []string, error) {
+func LoadWithServer(dir string, kinds Kinds, server []byte) (*Set, []string, error) {
 	var there []byte
 	l, err := loadFrom(dir, kinds, func(sources []source) {
 		for i, s := range sources {
