@@ -90,7 +90,7 @@ func (c *compiler) addOwn(own Own) {
 	c.trust.own = &record{
 		Issuer: Issuer{
 			URL: own.URL, Keys: own.Keys, Algorithms: slices.Clone(own.Algorithms),
-			Skew: DefaultSkew, MaxLifetime: MaxMaxLifetime,
+			Skew: DefaultSkew, MaxLifetime: OwnMaxLifetime,
 		},
 		own:   true,
 		types: []string{ownType},

@@ -44,8 +44,9 @@ const (
 	MaxSkew            = 120 * time.Second
 	DefaultMaxLifetime = time.Hour
 	MaxMaxLifetime     = 24 * time.Hour
-	MaxTokenSize       = 16 << 10 // bytes; AWS web identity tokens may reach 20,000 characters, none of ours do
-	MaxWorkloadID      = 127      // bytes; the smallest limit of the clouds that will see it as sub
+	OwnMaxLifetime     = time.Hour // of what we mint: whoever has our key can make tokens of no longer life
+	MaxTokenSize       = 16 << 10  // bytes; AWS web identity tokens may reach 20,000 characters, none of ours do
+	MaxWorkloadID      = 127       // bytes; the smallest limit of the clouds that will see it as sub
 )
 
 // Trust is a compiled set of issuers: whom we believe, and within which limits. It is immutable and safe

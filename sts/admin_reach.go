@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,16 +62,14 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 		if ask.Token != "" {
 			who, err := state.Trust.Identify(r.Context(), secret.New(ask.Token), x.now())
 			if err == nil {
-				if dead, ok := x.revocations.Dead(x.asks(who)); ok {
-					err = fmt.Errorf("%w: %s", ErrRevoked, by(dead))
+				if err := caller(r).In(operator.Look, who.TrustDomain()); err != nil {
+					forbid(w, err)
+					return
 				}
+				err = x.good(r.Context(), who, caller(r))
 			}
 			if err != nil {
 				writeJSON(w, http.StatusBadRequest, "", adminError{"nothing can be obtained with this token: " + word(err.Error()) + "; ask for its workload, by subject="})
-				return
-			}
-			if err := caller(r).In(operator.Look, who.TrustDomain()); err != nil {
-				forbid(w, err)
 				return
 			}
 			known, out.Workload = policy.KnownOf(who), who.ID()
@@ -110,6 +109,24 @@ func (x *Exchanger) ReachRoute() AdminRoute {
 		}
 		writeJSON(w, http.StatusOK, "", out)
 	}}
+}
+
+// good says why a verified token buys nothing, whatever policy says: nobody minted it, or it is dead. A lock of which an
+// operator sees nothing else is not named.
+func (x *Exchanger) good(ctx context.Context, who federation.Workload, o operator.Operator) error {
+	if !who.Token().Lineage().IsZero() {
+		if err := x.genuine(ctx, who.Token()); err != nil {
+			return err
+		}
+	}
+	dead, ok := x.revocations.Dead(x.asks(who))
+	switch {
+	case !ok:
+		return nil
+	case dead.Lock && !mine(o, operator.Look, dead.Selector):
+		return ErrLocked
+	}
+	return fmt.Errorf("%w: %s", lockedOr(dead, ErrRevoked), by(dead))
 }
 
 // lockedFor says which lock refuses what a workload would obtain.

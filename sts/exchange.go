@@ -43,6 +43,8 @@ type Exchanger struct {
 	proposals   []byte  // key of what takes two operators
 	minted      Minted  // nil: nobody remembers
 	alarm       func(federation.Token)
+	unsure      func()
+	alarmed     *alarmed
 	later       *minted.Later
 	feeds       *feeds
 	status      StatusLists // nil: none
@@ -150,10 +152,13 @@ func (x *Exchanger) verify(ctx context.Context, raw secret.Value, declared oidc.
 	case declared == oidc.AccessTokenType && lineage.IsZero(), declared == oidc.IDTokenType && !lineage.IsZero():
 		return federation.Workload{}, fmt.Errorf("%w: the token is not of the declared type", federation.ErrTokenType)
 	}
+	if err := x.genuineHere(ctx, who.Token()); err != nil {
+		return federation.Workload{}, err
+	}
 	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
 		return federation.Workload{}, fmt.Errorf("%w: %s", lockedOr(dead, ErrRevoked), by(dead))
 	}
-	return who, x.genuineHere(ctx, who)
+	return who, nil
 }
 
 // by names what kills.

@@ -105,16 +105,19 @@ func (x *Exchanger) caller(r *http.Request, s *State, now time.Time) (federation
 	return who, nil
 }
 
-// alive verifies one of our own tokens and asks whether it is dead: all checks, now.
+// alive verifies one of our own tokens and asks whether it was minted and whether it is dead: all checks, now.
 func (x *Exchanger) alive(r *http.Request, s *State, token secret.Value, now time.Time) (federation.Workload, error) {
 	who, _, err := s.Trust.VerifyOwn(r.Context(), token, now)
 	if err != nil {
 		return federation.Workload{}, err
 	}
+	if err := x.genuine(r.Context(), who.Token()); err != nil {
+		return federation.Workload{}, err
+	}
 	if dead, ok := x.revocations.Dead(x.asks(who)); ok {
 		return federation.Workload{}, fmt.Errorf("%w: %s", ErrRevoked, by(dead))
 	}
-	return who, x.genuine(r.Context(), who)
+	return who, nil
 }
 
 func (x *Exchanger) introspect(r *http.Request, s *State, caller federation.Workload, token secret.Value, now time.Time) introspection {

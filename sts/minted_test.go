@@ -87,15 +87,88 @@ func TestForgedTokenBuysNothing(t *testing.T) {
 	d.issued(d.exchange(te(real.token, "audience", "billing")))
 }
 
-// What the index does not reach back to is not called forged: its signature is good.
-func TestTokenFromBeforeTheIndexIsGenuine(t *testing.T) {
+// What the index does not reach back to is not called forged: its signature is good. Attack: a thief dates tokens so far back.
+// The operator is told that nothing can be said, each time.
+func TestTokenFromBeforeTheIndexIsGenuineAndCounted(t *testing.T) {
 	t.Parallel()
 	d := deploy(t)
 	caller := d.gateway()
 	early := d.mint(d.checkout(), "orders")
-	alarms := d.remember(d.clock.now().Add(time.Second))
+	var alarms, unsure atomic.Int64
+	d.exchanger.Remember(sts.Alone{Index: index.NewIndex(d.clock.now().Add(time.Second))}, func(federation.Token) { alarms.Add(1) }, func() { unsure.Add(1) })
+	before := unsure.Load()
 	if !d.active(caller, early.token) || alarms.Load() != 0 {
 		t.Errorf("a token from before is called forged; %d alarms", alarms.Load())
+	}
+	if unsure.Load() <= before {
+		t.Error("nobody is told of a token of which nothing can be said")
+	}
+	before = unsure.Load()
+	d.issued(d.exchange(te(early.token, "audience", "billing")))
+	if unsure.Load() <= before {
+		t.Error("nobody is told of an exchange of such a token")
+	}
+}
+
+// Attack: tokens are dated back to where an index is sure to end. What we mint lives an hour at most, so nothing that claims
+// to be older is good.
+func TestTokenOfOursThatLivesLongerThanAnyIsRefused(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	d.remember(d.clock.now().Add(time.Second)) // knows nothing of what was before
+	caller := d.gateway()
+	real := d.mint(d.checkout(), "orders")
+	for back, good := range map[time.Duration]bool{50 * time.Minute: true, 62 * time.Minute: false, 23 * time.Hour: false} {
+		forged := d.forge(real, func(c map[string]any) {
+			c["iat"], c["exp"] = d.clock.now().Add(-back).Unix(), d.clock.now().Add(5*time.Minute).Unix()
+			delete(c, "nbf")
+		})
+		if d.active(caller, forged) != good {
+			t.Errorf("a token that is dated back by %s is active: %v", back, !good)
+		}
+	}
+}
+
+// Attack: the thief of our key has a forged token revoked, or an operator does, so that it is dead before anybody looks at
+// whether it was minted.
+func TestForgedTokenThatIsDeadRaisesTheAlarm(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	alarms := d.remember(d.clock.now().Add(-time.Hour))
+	caller := d.gateway()
+	_, ask := d.adminListener("uid=0", append(d.exchanger.RevocationRoutes(d.recorder.scan), d.exchanger.ReachRoute())...)
+	stolen := func(token string) {
+		if a := ask("POST", "/admin/v1/revocations", `{"selector":["token=`+fingerprint(t, token)+`"],"reason":"stolen"}`); a.status != 200 {
+			t.Fatalf("revoking it: %d %s", a.status, a.body)
+		}
+	}
+	real, n := d.mint(d.checkout(), "orders"), 0
+	forge := func() string {
+		return d.forge(real, func(c map[string]any) { // with the id of a good one
+			n++
+			c["sub"] = "spiffe://prod.example/cluster/checkout/other"
+			c["exp"] = d.clock.now().Add(5*time.Minute + time.Duration(n)*time.Second).Unix()
+		})
+	}
+	for name, tc := range map[string]struct{ kill, show func(token string) }{
+		"its holder revokes it":        {func(s string) { d.revoke(s) }, func(string) {}},
+		"revoked, then introspected":   {stolen, func(s string) { d.active(caller, s) }},
+		"revoked, then exchanged":      {stolen, func(s string) { d.exchange(te(s, "audience", "billing")) }},
+		"revoked, then revoked again":  {stolen, func(s string) { d.revoke(s) }},
+		"an operator asks what it can": {func(string) {}, func(s string) { ask("POST", "/admin/v1/reach", `{"token":"`+s+`"}`) }},
+	} {
+		before, forged := alarms.Load(), forge()
+		tc.kill(forged)
+		tc.show(forged)
+		if alarms.Load() != before+1 {
+			t.Errorf("%s: %d alarms, want one", name, alarms.Load()-before)
+		}
+		if d.active(caller, forged) || alarms.Load() != before+1 {
+			t.Errorf("%s: it is active, or told of twice", name)
+		}
+	}
+	if !d.active(caller, real.token) {
+		t.Error("the token whose id they took was revoked by them")
 	}
 }
 
@@ -146,5 +219,29 @@ func TestForgedTokenThatWasQuickLosesWhatItBought(t *testing.T) {
 	}
 	if !d.active(caller, real.token) || unsure.Load() != 0 {
 		t.Errorf("the token whose names they took is dead, or %d were not looked for", unsure.Load())
+	}
+}
+
+// Attack: the thief is quicker than replicas tell, buys something, and has the forged token revoked, so that it is dead when it
+// can be said that nobody minted it. The alarm is raised all the same.
+func TestForgedTokenThatWasQuickAndRevokedRaisesTheAlarm(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	var alarms atomic.Int64
+	others := &late{Index: index.NewIndex(d.clock.now().Add(-time.Hour))}
+	d.exchanger.Remember(others, func(federation.Token) { alarms.Add(1) }, func() {})
+	caller := d.gateway()
+	real := d.mint(d.checkout(), "orders")
+	forged := d.forge(real, func(c map[string]any) { c["sub"] = "spiffe://prod.example/cluster/checkout/other"; c["jti"] = newID() })
+	bought := d.issued(d.exchange(te(forged, "audience", "orders"))).token
+	d.revoke(forged)
+	others.told.Store(true)
+	for end := time.Now().Add(20 * time.Second); alarms.Load() == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no alarm")
+		}
+	}
+	if d.active(caller, bought) || d.active(caller, forged) || alarms.Load() != 1 {
+		t.Errorf("alive after the alarm, or %d alarms", alarms.Load())
 	}
 }

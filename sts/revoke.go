@@ -79,6 +79,10 @@ func (x *Exchanger) revoke(ctx context.Context, token secret.Value, e *entry) er
 		e.audit.Junk(federation.ErrExpired.Error(), &e.rec)
 		return nil
 	}
+	if e.now.Before(minted.Expires()) && x.genuine(ctx, minted) != nil { // it is dead and on record, by its fingerprint: its id may be a victim's
+		e.audit.Junk(ErrForged.Error(), &e.rec)
+		return nil
+	}
 	e.presented(minted)
 	e.rec.Subject.Workload = minted.Subject()
 	return x.kill(ctx, minted.ID(), minted.Expires(), e)

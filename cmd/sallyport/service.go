@@ -52,6 +52,7 @@ type service struct {
 	told         chan struct{}
 	index        *minted.Index             // of what was minted here
 	forgedAt     atomic.Pointer[time.Time] // when a token was seen that is signed with our key and was minted by nobody
+	unsureAt     atomic.Pointer[time.Time] // when of one it could not be found out
 	leases       *lease.Keeper
 	stopLeases   func()
 	brokers      map[string]built               // by target, of the configuration in force
@@ -190,6 +191,7 @@ func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Lo
 		{Name: "store durability", Err: s.storeDurable, Warn: true},
 		{Name: "locks", Err: s.locksEnding, Warn: true},
 		{Name: "signing key", Err: s.keyAlarm, Warn: true},
+		{Name: "minted tokens", Err: s.mintedHealth, Warn: true},
 		{Name: "shutdown", Err: s.drain.check},
 	}
 	s.ops = sts.OpsHandler(s.metrics.Handler(), s.checks...)

@@ -86,10 +86,27 @@ func (s *service) keyStolen(t federation.Token) {
 		Msg("ALARM: a token is signed with our key and nobody here minted it: the key is in other hands; run: sallyport keys rotate --compromised, then: sallyport trust withdraw")
 }
 
-// keyUnsure tells of a token that has a good signature of ours, and that nobody could say the maker of.
+// keyUnsure tells of a token that has a good signature of ours, and that nobody could say the maker of: in the log once a
+// minute.
 func (s *service) keyUnsure() {
 	s.metrics.Unsure()
-	s.log.Warn().Msg("a token is signed with our key, and it could not be found out whether a replica minted it: there are too many such, or a replica does not tell what it mints")
+	now := time.Now()
+	last := s.unsureAt.Swap(&now)
+	if last == nil || now.Sub(*last) > time.Minute {
+		s.log.Warn().Msg("a token is signed with our key, and it could not be found out whether a replica minted it; ask /readyz, and see sallyport_unsure_tokens_total")
+	}
+}
+
+// mintedHealth warns while of tokens with a good signature of ours it cannot be said whether they are forged.
+func (s *service) mintedHealth() error {
+	now := time.Now()
+	if since, ok := s.index.Forgot(now); ok && s.redis == nil { // else Redis knows
+		return errors.New("more tokens live than are remembered: of those from before " + since.UTC().Format(time.RFC3339) + " it cannot be said whether they are forged; grant shorter lives, or run several replicas over Redis, which remembers all")
+	}
+	if at := s.unsureAt.Load(); at != nil && now.Sub(*at) < time.Hour {
+		return errors.New("it could not be found out whether a token that was presented at " + at.UTC().Format(time.RFC3339) + " is forged: it claims to be older than what is remembered, as after a data_dir or a Redis was lost, or a replica does not tell what it mints. When neither was, take it for forged: see docs/incident.md")
+	}
+	return nil
 }
 
 // keyAlarm warns in /readyz for a day.

@@ -144,7 +144,7 @@ type Target struct {
 // Lifetimes of minted credentials (design section 6).
 const (
 	DefaultLifetime = 15 * time.Minute
-	MaxLifetime     = time.Hour
+	MaxLifetime     = federation.OwnMaxLifetime
 )
 
 // MaxDepth is how many tokens a chain of exchanges may have, the first included: each carries its ancestors, and

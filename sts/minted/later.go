@@ -11,9 +11,10 @@ type Fate int
 
 // The fates.
 const (
-	Genuine   Fate = iota // it was minted here, or nobody will ever be able to say
+	Genuine   Fate = iota // it was minted here
 	Undecided             // nobody has told of it, and somebody has not told of its time yet
 	Missing               // nobody minted it, and everybody who could have has told of its time
+	Forgotten             // nobody knows it, and nobody knows any more what was minted at its time
 )
 
 // Bounds of what is looked for later.
@@ -78,6 +79,9 @@ func (l *Later) follow(ask func(context.Context) (Fate, error), missing func()) 
 			time.Sleep(rest)
 		case fate == Missing:
 			missing()
+			return
+		case fate == Forgotten:
+			l.unsure()
 			return
 		default:
 			return

@@ -27,6 +27,7 @@ func TestLaterAsksUntilItCanBeSaid(t *testing.T) {
 		"when the index has passed":  {25 * time.Second, minted.Missing, nil, 1, 0},
 		"when it was told":           {25 * time.Second, minted.Genuine, nil, 0, 0},
 		"when the store is back":     {5 * time.Minute, minted.Missing, errors.New("no store"), 1, 0},
+		"forgotten by all":           {25 * time.Second, minted.Forgotten, nil, 0, 1},
 		"never":                      {time.Hour, minted.Missing, nil, 0, 1},
 		"not while the store is out": {time.Hour, minted.Missing, errors.New("no store"), 0, 1},
 	} {

@@ -5,6 +5,8 @@ package minted
 
 import (
 	"encoding/hex"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +31,7 @@ func Parse(fingerprint string) (t Token, ok bool) {
 // Bounds of an index.
 const (
 	Longest = 2 * time.Hour // of any token's life, and clocks
-	most    = 1 << 20       // tokens; with more, the oldest are forgotten, and nothing is said of those any more
+	most    = 1 << 22       // tokens, some 30 bytes each; with more, the oldest are forgotten, and of their time nothing can be said any more
 	slot    = time.Minute
 )
 
@@ -38,16 +40,23 @@ func Slot(issued time.Time) int64 { return issued.Unix() / int64(slot/time.Secon
 
 // Index remembers the tokens that this process minted, and those of its audit log. It is safe for concurrent use.
 type Index struct {
-	mu    sync.RWMutex
-	slots map[int64]map[Token]time.Time // by minute of issue: until when each lives
-	n     int
-	since time.Time // everything issued from here on is in it
-	most  int
+	mu     sync.RWMutex
+	slots  map[int64]*minute // by number
+	n      int
+	since  time.Time // everything issued from here on is in it
+	forgot bool      // living tokens, for want of room
+	most   int
+}
+
+// minute holds what was issued in one.
+type minute struct {
+	tokens  map[Token]struct{}
+	expires time.Time // the last of them
 }
 
 // NewIndex returns an index that knows of everything from since on.
 func NewIndex(since time.Time) *Index {
-	return &Index{slots: map[int64]map[Token]time.Time{}, since: since, most: most}
+	return &Index{slots: map[int64]*minute{}, since: since, most: most}
 }
 
 // Add remembers a token that is about to leave.
@@ -56,44 +65,44 @@ func (x *Index) Add(t Token, issued, expires time.Time) {
 	defer x.mu.Unlock()
 	s := x.slots[Slot(issued)]
 	if s == nil {
-		s = map[Token]time.Time{}
+		s = &minute{tokens: map[Token]struct{}{}}
 		x.slots[Slot(issued)] = s
-		x.forget(issued.Add(-Longest))
+		x.forget(Slot(issued.Add(-Longest)))
 	}
-	if _, ok := s[t]; !ok {
-		x.n++
+	before := len(s.tokens)
+	s.tokens[t] = struct{}{}
+	x.n += len(s.tokens) - before
+	if expires.After(s.expires) {
+		s.expires = expires
 	}
-	s[t] = expires
 	for x.n > x.most && len(x.slots) > 1 {
-		x.drop(x.oldest())
+		x.makeRoom(issued)
 	}
 }
 
-func (x *Index) oldest() int64 {
-	first := int64(0)
-	for n := range x.slots {
-		if first == 0 || n < first {
-			first = n
+// makeRoom forgets the minute that has expired first, if one has; else the oldest, and so what there was before it.
+func (x *Index) makeRoom(now time.Time) {
+	numbers := slices.Sorted(maps.Keys(x.slots))
+	gone := slices.MinFunc(numbers, func(a, b int64) int { return x.slots[a].expires.Compare(x.slots[b].expires) })
+	if !x.slots[gone].expires.Before(now) {
+		gone, x.forgot = numbers[0], true
+		if end := time.Unix((gone+1)*int64(slot/time.Second), 0); end.After(x.since) {
+			x.since = end
 		}
 	}
-	return first
+	x.drop(gone)
 }
 
-// drop forgets a minute, and so everything before it.
 func (x *Index) drop(n int64) {
-	x.n -= len(x.slots[n])
+	x.n -= len(x.slots[n].tokens)
 	delete(x.slots, n)
-	if end := time.Unix((n+1)*int64(slot/time.Second), 0); end.After(x.since) {
-		x.since = end
-	}
 }
 
 // forget drops what has expired long ago: nothing of it is asked for any more.
-func (x *Index) forget(before time.Time) {
+func (x *Index) forget(before int64) {
 	for n := range x.slots {
-		if n < Slot(before) {
-			x.n -= len(x.slots[n])
-			delete(x.slots, n)
+		if n < before {
+			x.drop(n)
 		}
 	}
 }
@@ -102,7 +111,11 @@ func (x *Index) forget(before time.Time) {
 func (x *Index) Has(t Token, issued time.Time) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	_, ok := x.slots[Slot(issued)][t]
+	s := x.slots[Slot(issued)]
+	if s == nil {
+		return false
+	}
+	_, ok := s.tokens[t]
 	return ok
 }
 
@@ -120,15 +133,23 @@ func (x *Index) Since() time.Time {
 	return x.since
 }
 
-// Each calls do with every token that has not expired at now.
+// Forgot says from when on nothing was forgotten, when living tokens were for want of room.
+func (x *Index) Forgot(now time.Time) (since time.Time, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.since, x.forgot && x.since.After(now.Add(-Longest))
+}
+
+// Each calls do with every token of a minute of which something lives at now, and with the end of the last of that minute.
 func (x *Index) Each(now time.Time, do func(t Token, n int64, expires time.Time)) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for n, s := range x.slots {
-		for t, expires := range s {
-			if expires.After(now) {
-				do(t, n, expires)
-			}
+		if !s.expires.After(now) {
+			continue
+		}
+		for t := range s.tokens {
+			do(t, n, s.expires)
 		}
 	}
 }

@@ -105,16 +105,24 @@ func (m *Minted) tell(ctx context.Context) error {
 	return nil
 }
 
+// anew is our field after everything was told once more. What we do not remember ourselves is told by nobody: of what was
+// minted before, nothing can be said.
+var anew = redis.NewScript(`
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local since = redis.call('HGET', KEYS[1], 'since')
+if not since then
+  redis.call('HSET', KEYS[1], 'since', ARGV[2])
+elseif tonumber(since) < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], 'since', ARGV[3])
+end
+return 1`)
+
 // again tells of everything that this replica has minted and that lives: Redis has none of it, or not all.
 func (m *Minted) again(ctx context.Context, at string) error {
 	if err := m.write(ctx, living(m.own, m.now())); err != nil {
 		return err
 	}
-	p := m.db.rdb.TxPipeline()
-	p.HSet(ctx, m.db.key("minted:at"), m.id, at)
-	p.HSetNX(ctx, m.db.key("minted:at"), "since", at)
-	_, err := p.Exec(ctx)
-	return err
+	return anew.Run(ctx, m.db.rdb, []string{m.db.key("minted:at")}, m.id, at, m.own.Since().UnixMilli()).Err()
 }
 
 // write adds tokens to the sets of their minutes, which live as long as the longest of theirs.
@@ -150,7 +158,7 @@ func (m *Minted) slot(n int64) string { return m.db.key("minted:" + strconv.Form
 
 // Ask implements sts.Minted. It asks Redis.
 func (m *Minted) Ask(ctx context.Context, t minted.Token, issued time.Time) (minted.Fate, error) {
-	if m.own.Has(t, issued) || !m.own.Covers(issued) {
+	if m.own.Has(t, issued) {
 		return minted.Genuine, nil
 	}
 	ctx, cancel := within(ctx)
@@ -166,8 +174,10 @@ func (m *Minted) Ask(ctx context.Context, t minted.Token, issued time.Time) (min
 	}
 	since, told := at["since"]
 	switch {
-	case is, told && issued.Before(moment(since).Add(slack)):
+	case is:
 		return minted.Genuine, nil
+	case told && issued.Before(moment(since).Add(slack)):
+		return minted.Forgotten, nil
 	case !told || !m.passed(ctx, at, issued):
 		return minted.Undecided, nil
 	}

@@ -155,7 +155,7 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	if !a.is(minted.Undecided, forged, now()) || !a.is(minted.Undecided, forged, now().Add(-15*time.Second)) {
 		t.Error("decided while the request that minted it could still run")
 	}
-	if !a.is(minted.Genuine, forged, start.Add(-time.Minute)) {
+	if !a.is(minted.Forgotten, forged, start.Add(-time.Minute)) {
 		t.Error("something is said of a token from before anybody told")
 	}
 
@@ -215,5 +215,59 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	}
 	if err := s.Continue(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Attack: on a busy deployment, whose replicas do not remember themselves all that lives, a forged token is dated back to what
+// they have forgotten. Redis has it.
+func TestMintedThatReplicasForgotIsAskedOfRedis(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	var clock atomic.Int64
+	start := time.Now().Truncate(time.Second)
+	clock.Store(start.UnixNano())
+	now := func() time.Time { return time.Unix(0, clock.Load()) }
+	replica := func(since time.Time) minter {
+		return minter{open(t, s, "").Minted(minted.NewIndex(since), 3*time.Second, now), t}
+	}
+	a, b := replica(start), replica(start)
+	a.told()
+	b.told()
+	clock.Add(int64(5 * time.Minute))
+	mine, issued := someToken(), now()
+	a.Add(mine, issued, issued.Add(30*time.Minute))
+	clock.Add(int64(5 * time.Minute))
+	a.told()
+	b.told()
+	forgot := replica(now()) // remembers nothing of that time
+	forgot.told()
+	if !forgot.missing(someToken(), issued) {
+		t.Error("a token that nobody minted, of a time that a replica has forgotten, is not missed")
+	}
+	if !forgot.is(minted.Genuine, mine, issued) {
+		t.Error("a token that another replica minted at that time is not known")
+	}
+
+	// Redis goes back to before it was told, and the one who minted it has forgotten it since: nothing can be said of that time.
+	if err := s.Client.Del(t.Context(), slotOf(t, s, issued)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range s.Client.Keys(t.Context(), "*").Val() {
+		if strings.HasSuffix(k, "minted:at") {
+			for field := range s.Client.HGetAll(t.Context(), k).Val() {
+				if field != "since" {
+					if err := s.Client.HSet(t.Context(), k, field, strconv.FormatInt(issued.UnixMilli(), 10)).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	clock.Add(int64(time.Minute))
+	for _, m := range []minter{b, forgot} {
+		m.told()
+	}
+	if !b.is(minted.Forgotten, mine, issued) {
+		t.Error("something is said of what nobody remembers")
 	}
 }
