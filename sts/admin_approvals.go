@@ -23,8 +23,8 @@ type proposal struct {
 	Unlock  string              `json:"unlock,omitempty"` // the id of a lock
 	Reason  string              `json:"reason,omitempty"`
 	By      string              `json:"by"`
-	Shown   operator.Credential `json:"shown"` // by whoever asked
-	Roles   []string            `json:"roles"`
+	Shown   operator.Credential `json:"shown"`   // by whoever asked
+	Grounds []string            `json:"grounds"` // of the roles of whoever asked
 	Expires time.Time           `json:"expires"`
 }
 
@@ -50,6 +50,8 @@ type AdminProposed struct {
 	TTL      int64     `json:"ttl_seconds,omitempty"`
 	Before   time.Time `json:"before,omitzero"`
 	Expires  time.Time `json:"expires"`
+
+	Lock *AdminLock `json:"lock,omitempty"` // that would be lifted, as it stands
 }
 
 // ProposeWith derives the key under which proposals travel from the one that all replicas share. Without it what takes two
@@ -62,7 +64,7 @@ func (x *Exchanger) ProposeWith(shared []byte) (err error) {
 // propose answers with what another person has to approve.
 func (x *Exchanger) propose(w http.ResponseWriter, r *http.Request, p proposal) {
 	by := caller(r)
-	p.ID, p.By, p.Shown, p.Roles, p.Expires = x.newID(), by.Name, by.By, by.Roles(), x.now().UTC().Add(proposalLife).Truncate(time.Second)
+	p.ID, p.By, p.Shown, p.Grounds, p.Expires = x.newID(), by.Name, by.By, by.Grounds(), x.now().UTC().Add(proposalLife).Truncate(time.Second)
 	out := AdminRevoked{Action: p.action(), Counts: map[string]int{}, Expires: p.Expires}
 	if p.Ask != nil {
 		out.Selector = p.Ask.Selector
@@ -132,11 +134,17 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan s
 		about(r, []string{"unlock=" + p.Unlock}, word(p.Reason))
 	}
 	if ask.Show {
-		writeJSON(w, http.StatusOK, "", p.shown())
+		out := p.shown()
+		for _, l := range x.locks().Locks {
+			if l.ID == p.Unlock && mine(caller(r), operator.Look, l.Selector) {
+				out.Lock = &l
+			}
+		}
+		writeJSON(w, http.StatusOK, "", out)
 		return
 	}
 	by, who := caller(r), x.operators()
-	asker := who.Still(p.Shown, p.Roles)
+	asker := who.Still(p.Shown, p.Grounds)
 	both := p.By + ", approved by " + by.Name
 	two := who.TwoPeople(by.By, p.Shown)
 	if p.Ask != nil {

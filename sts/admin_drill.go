@@ -27,8 +27,12 @@ func (x *Exchanger) drill(w http.ResponseWriter, r *http.Request, ask AdminRevoc
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(cmp.Or(ask.Wait, 5))*time.Second)
 	defer cancel()
 	out.ID, out.Action, out.Position = e.decision, "drill", position.String()
-	out.Applied = x.applied(ctx, position, durable)
+	x.applied(ctx, position, durable, &out)
 	e.selected(out, position, nil)
 	_ = e.append(r.Context())
-	writeJSON(w, http.StatusOK, e.decision, out)
+	status := http.StatusOK
+	if out.Incomplete {
+		status = http.StatusAccepted
+	}
+	writeJSON(w, status, e.decision, out)
 }

@@ -120,10 +120,10 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 		_, dead := x.revocations.Dead(f)
 		return dead && f.MatchesBefore(x.revocations.Hasher(), sel, ask.Before)
 	}
-	heard := make(chan []AdminApplied, 1)
-	go func() { heard <- x.applied(waiting, position, durable) }()
+	heard := make(chan struct{})
+	go func() { defer close(heard); x.applied(waiting, position, durable, &out) }()
 	receipts, err := x.killWhere(waiting, match, e)
-	applied := <-heard
+	<-heard
 	if err == nil { // what was in flight elsewhere is in the ledger now, or was never handed out
 		again, cancel := context.WithTimeout(ctx, settleAgain)
 		defer cancel()
@@ -144,7 +144,7 @@ func (x *Exchanger) revokeSelected(ctx context.Context, sel revocation.Selector,
 		})
 	}
 	_ = e.append(ctx) // in force all the same: the revocation log itself is the evidence
-	out.Position, out.Applied = position.String(), applied
+	out.Position = position.String()
 	out.Counts, out.Receipts = told(receipts)
 	return out, nil
 }
@@ -181,12 +181,14 @@ func (e *entry) selected(out AdminRevoked, p revocation.Position, receipts []lea
 }
 
 // applied waits until every replica has applied everything up to p, or has been silent for so long that it serves nothing, and
-// says when each was seen to have.
-func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable time.Time) []AdminApplied {
+// says in out when each was seen to have, or that nobody could see.
+func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable time.Time, out *AdminRevoked) {
 	seen := map[string]AdminApplied{}
+	var unseen error
 	for rest := time.Millisecond; ; rest = min(2*rest, 50*time.Millisecond) {
 		list, err := x.revocations.Replicas(context.WithoutCancel(ctx)) // bounded by itself
 		waiting := err != nil
+		unseen = err
 		for _, r := range list {
 			if seen[r.Name].Applied {
 				continue
@@ -210,12 +212,15 @@ func (x *Exchanger) applied(ctx context.Context, p revocation.Position, durable 
 		}
 		break
 	}
-	out := make([]AdminApplied, 0, len(seen))
+	out.Applied = make([]AdminApplied, 0, len(seen))
 	for _, a := range seen {
-		out = append(out, a)
+		out.Applied = append(out.Applied, a)
 	}
-	slices.SortFunc(out, func(a, b AdminApplied) int { return strings.Compare(a.Replica, b.Replica) })
-	return out
+	slices.SortFunc(out.Applied, func(a, b AdminApplied) int { return strings.Compare(a.Replica, b.Replica) })
+	if unseen != nil {
+		out.Incomplete = true
+		out.Warnings = append(out.Warnings, "durable, and in force here; whether other replicas have applied it could not be seen, because the store did not answer: one that does not hear of it stops issuing after revocation.max_staleness. Ask for it once more when the store is back")
+	}
 }
 
 // told counts receipts and chooses those that are shown.

@@ -80,6 +80,29 @@ func TestRevocationInForceIsNotCalledRefused(t *testing.T) {
 	d.nothing() // what lives outside dies as soon as the ledger can be read
 }
 
+// The store goes away after it has taken a revocation: nobody can see whether other replicas have applied it, and the answer says
+// so instead of showing no replica at all.
+func TestRevocationThatNobodySawAppliedSaysSo(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	store := new(others)
+	d.revocations.Share(store)
+	o := operate(t, d)
+	caller, m := d.gateway(), d.mint(d.checkout(), "orders")
+	store.silent.Store(true)
+	for _, what := range []string{`"drill":true`, `"drill":false`} {
+		a := o.ask("POST", "/admin/v1/revocations", `{"selector":["attr.team=checkout"],"reason":"stolen","wait_seconds":1,`+what+`}`)
+		body := object(t, a.body)
+		warnings, _ := body["warnings"].([]any)
+		if a.status != 202 || body["incomplete"] != true || len(warnings) != 1 || !strings.Contains(warnings[0].(string), "could not be seen") || body["position"] == "" {
+			t.Errorf("%s, and the store went away: %d %s", what, a.status, a.body)
+		}
+	}
+	if d.active(caller, m.token) {
+		t.Error("the token that it names is active")
+	}
+}
+
 // A short lock is two entries. When the second cannot be kept, the first has killed: the answer and the record say both.
 func TestLockThatIsHalfDoneSaysWhatIsDone(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,15 @@
 package sts_test
 
 import (
+	"crypto/x509"
+	"math/big"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sallyport-sts/sallyport/federation/secret"
+	"github.com/sallyport-sts/sallyport/sts/operator"
 )
 
 // What a stolen token could obtain, onward too, and nothing once it is dead. The token is in no log.
@@ -93,5 +100,42 @@ func TestReachOfAnAttributeThatAnIssuerDoesNotHave(t *testing.T) {
 	a := ask("POST", "/admin/v1/reach", `{"selector":["attr.nothing=x"]}`)
 	if body := object(t, a.body); len(body["reach"].([]any)) != 0 || len(body["warnings"].([]any)) != 1 {
 		t.Errorf("%s", a.body)
+	}
+}
+
+// Attack: an operator of one trust domain asks about a token of another, or about one of its own that another's lock refuses. It
+// learns nothing of either: not that the token is locked, nor the lock's id.
+func TestReachTellsNothingOfOtherDomains(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	a := operator.Authority{Roles: []operator.Role{
+		{Name: "prod", May: operator.Actions(), TrustDomains: []string{"prod.example"}, Certificates: []string{"spiffe://ops.example/prod"}},
+		{Name: "partner", May: operator.Actions(), TrustDomains: []string{"partner.example"}, Certificates: []string{"spiffe://ops.example/partner"}},
+	}}
+	ask := func(who string) func(method, path string, body ...string) answer {
+		u, _ := url.Parse(who)
+		now := time.Now()
+		o, err := a.Authenticate(t.Context(), []*x509.Certificate{{URIs: []*url.URL{u}, SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}}, secret.Value{}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, f := d.adminListenerOf(o, append(d.exchanger.RevocationRoutes(d.recorder.scan), d.exchanger.ReachRoute())...)
+		return f
+	}
+	prod, partner := ask("spiffe://ops.example/prod"), ask("spiffe://ops.example/partner")
+	_, root := d.adminListener("uid=0", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	locked := root("POST", "/admin/v1/revocations", `{"selector":["attr.team=checkout"],"lock":true}`)
+	id := locked.decision()
+	token := d.checkout()
+	for name, tc := range map[string]struct {
+		a      answer
+		status int
+	}{
+		"another's token": {partner("POST", "/admin/v1/reach", `{"token":"`+token+`"}`), 403},
+		"another's lock":  {prod("POST", "/admin/v1/reach", `{"token":"`+token+`"}`), 400},
+	} {
+		if tc.a.status != tc.status || id == "" || strings.Contains(tc.a.body, id) || tc.status == 403 && strings.Contains(tc.a.body, "lock") {
+			t.Errorf("%s: %d %s", name, tc.a.status, tc.a.body)
+		}
 	}
 }

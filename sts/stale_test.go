@@ -11,7 +11,9 @@ import (
 )
 
 // others is what replicas share, reachable or not.
-type others struct{ gone atomic.Bool }
+type others struct {
+	gone, silent atomic.Bool // silent: it takes what is pushed, and is gone when asked who has it
+}
 
 func (o *others) Push(context.Context, revocation.Entry, bool) error {
 	if o.gone.Load() {
@@ -30,7 +32,7 @@ func (o *others) Fresh() error {
 func (*others) Prune(context.Context, time.Time) error { return nil }
 
 func (o *others) Replicas(context.Context) ([]revocation.Replica, error) {
-	if o.gone.Load() {
+	if o.gone.Load() || o.silent.Load() {
 		return nil, fmt.Errorf("no way to the others")
 	}
 	return nil, nil

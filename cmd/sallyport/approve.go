@@ -85,6 +85,15 @@ func printProposal(w io.Writer, p sts.AdminProposed, output string) error {
 		what = p.Unlock
 	}
 	rows := [][]string{{"asked by", p.By}, {p.Action, what}}
+	switch {
+	case p.Lock != nil:
+		rows = append(rows, []string{"it locks", strings.Join(p.Lock.Selector, " ")}, []string{"since", moment(p.Lock.Since) + ", by " + p.Lock.By})
+		if p.Lock.Reason != "" {
+			rows = append(rows, []string{"because", p.Lock.Reason})
+		}
+	case p.Unlock != "":
+		rows = append(rows, []string{"it locks", "nothing that you may see: it is another's, or stands no more"})
+	}
 	for _, row := range [][]string{{"reason", p.Reason}, {"ticket", p.Ticket}} {
 		if row[1] != "" {
 			rows = append(rows, row)

@@ -2,9 +2,12 @@ package operator
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -57,9 +60,16 @@ func (a *Authority) person(ctx context.Context, token secret.Value, now time.Tim
 	if err != nil {
 		return Operator{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	return a.with(Operator{Name: who.ID(), By: Credential{Token, who.ID()}}, func(r Role) bool {
-		return slices.ContainsFunc(r.People, func(w policy.Workloads) bool { return w.Holds(who) })
-	})
+	var grounds []string
+	for _, r := range a.Roles {
+		for _, w := range r.People {
+			if w.Holds(who) {
+				grounds = append(grounds, byPeople(r, w))
+			}
+		}
+	}
+	o := Operator{Name: who.ID(), By: Credential{Token, who.ID()}}
+	return a.with(o, func(ground string) bool { return slices.Contains(grounds, ground) })
 }
 
 func (a *Authority) certificate(leaf *x509.Certificate, now time.Time) (Operator, error) {
@@ -73,20 +83,39 @@ func (a *Authority) certificate(leaf *x509.Certificate, now time.Time) (Operator
 	if len(names) != 1 {
 		return Operator{}, fmt.Errorf("%w: the certificate has %d URI and email names (SAN), and one of them is who calls", ErrUnknown, len(names))
 	}
-	return a.with(Operator{Name: names[0] + " certificate=" + leaf.SerialNumber.Text(16), By: Credential{Certificate, names[0]}}, func(r Role) bool {
-		return slices.Contains(r.Certificates, names[0])
-	})
+	o := Operator{Name: names[0] + " certificate=" + leaf.SerialNumber.Text(16), By: Credential{Certificate, names[0]}}
+	return a.with(o, func(string) bool { return true })
 }
 
-// with gives o the roles that has says it has.
-func (a *Authority) with(o Operator, has func(Role) bool) (Operator, error) {
+// with gives o the roles for which there is a ground: a certificate of its name, or what has says holds of a person.
+func (a *Authority) with(o Operator, has func(ground string) bool) (Operator, error) {
 	for _, r := range a.Roles {
-		if has(r) {
-			o.roles = append(o.roles, r)
+		var grounds []string
+		switch {
+		case o.By.Kind == Token:
+			for _, w := range r.People {
+				grounds = append(grounds, byPeople(r, w))
+			}
+		case slices.Contains(r.Certificates, o.By.ID):
+			grounds = []string{r.Name + " by certificate"}
+		}
+		grounds = slices.DeleteFunc(grounds, func(g string) bool { return !has(g) })
+		if len(grounds) > 0 {
+			o.roles, o.grounds = append(o.roles, r), append(o.grounds, grounds...)
 		}
 	}
 	if len(o.roles) == 0 {
 		return Operator{}, fmt.Errorf("%w: %s has none", ErrUnknown, o.Name)
 	}
 	return o, nil
+}
+
+// byPeople names what gives a role to a person: the entry that holds of them, as it is written.
+func byPeople(r Role, w policy.Workloads) string {
+	text := fmt.Sprintf("%q %q", w.TrustDomain, w.Issuer)
+	for _, name := range slices.Sorted(maps.Keys(w.Where)) {
+		text += fmt.Sprintf(" %q %q", name, w.Where[name])
+	}
+	sum := sha256.Sum256([]byte(text))
+	return r.Name + " by people " + hex.EncodeToString(sum[:12])
 }

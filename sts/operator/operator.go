@@ -29,10 +29,11 @@ func Actions() []Action { return []Action{Look, Revoke, Unlock} }
 
 // Operator is who called, as the listener itself knows.
 type Operator struct {
-	Name  string // for the record, such as uid=0 pid=4711
-	By    Credential
-	roles []Role
-	all   bool // a local one: who may open the socket may do everything
+	Name    string // for the record, such as uid=0 pid=4711
+	By      Credential
+	roles   []Role
+	grounds []string
+	all     bool // a local one: who may open the socket may do everything
 }
 
 // Local is who opened the admin socket, a user of the system such as uid=0: the socket's file permission is the authority.
@@ -43,14 +44,9 @@ func Local(name, user string) Operator {
 // Remote reports whether o came over the network.
 func (o Operator) Remote() bool { return !o.all }
 
-// Roles are the names of o's roles; none of a local one.
-func (o Operator) Roles() []string {
-	var names []string
-	for _, r := range o.roles {
-		names = append(names, r.Name)
-	}
-	return names
-}
+// Grounds are what gave o its roles: a role's name, and that a certificate is listed or which entry of people holds. None of a
+// local one.
+func (o Operator) Grounds() []string { return slices.Clone(o.grounds) }
 
 type key struct{}
 

@@ -13,30 +13,23 @@ import (
 type Second struct {
 	Unlock bool // to lift a lock
 	Estate bool // to revoke or lock what is of no one trust domain: see [Wide]
-	Domain bool // to revoke or lock all of a trust domain, of an issuer or of an issuer's key: see [Whole]
+	Domain bool // to revoke or lock more than one workload or token: see [Narrow]
 }
 
 // Needs reports whether a revocation or lock of what sel names, or the end of a lock, takes two people.
 func (s Second) Needs(a Action, sel revocation.Selector) bool {
-	return a == Unlock && s.Unlock || a == Revoke && (s.Estate && Wide(sel) || s.Domain && Whole(sel))
+	return a == Unlock && s.Unlock || a == Revoke && (s.Estate && Wide(sel) || s.Domain && !Narrow(sel))
 }
 
-// Wide reports whether a selector reaches beyond one trust domain and one token: nothing in it says whose credentials die.
+// Narrow reports whether a selector names one workload, one token or one lease, with what came of it. No other term narrows for
+// sure: everything may be of one policy, be granted by one rule, or have one attribute.
+func Narrow(sel revocation.Selector) bool {
+	return names(sel, revocation.KeyLease, revocation.KeyFamily, revocation.KeyToken, revocation.KeyJTI, revocation.KeySubject, revocation.KeyActor)
+}
+
+// Wide reports whether a selector reaches beyond one trust domain: nothing in it says whose credentials die.
 func Wide(sel revocation.Selector) bool {
-	return !names(sel, revocation.KeyLease, revocation.KeyFamily, revocation.KeyToken, revocation.KeyJTI, revocation.KeySubject, revocation.KeyActor,
-		revocation.KeyIssuer, revocation.KeyKey, revocation.KeyTrustDomain)
-}
-
-// Whole reports whether a selector names all that a trust domain, an issuer or an issuer's key stands for, and nothing in it.
-func Whole(sel revocation.Selector) bool {
-	for _, term := range sel {
-		switch key, _, _ := strings.Cut(term, "="); key {
-		case revocation.KeyTrustDomain, revocation.KeyIssuer, revocation.KeyKey:
-		default:
-			return false
-		}
-	}
-	return true
+	return !Narrow(sel) && !names(sel, revocation.KeyIssuer, revocation.KeyKey, revocation.KeyTrustDomain)
 }
 
 func names(sel revocation.Selector, keys ...string) bool {
@@ -99,15 +92,13 @@ func issuerOf(c Credential) string {
 	return first(issuer)
 }
 
-// Still returns who showed a credential a short while ago, with those of its roles of then that it has now. What a token said
-// of its person is taken to be so still: it would have been, for as long.
-func (a *Authority) Still(c Credential, roles []string) Operator {
+// Still returns who showed a credential a short while ago, with those of its roles of then that it has now: grounds are what
+// gave it the roles (see [Operator.Grounds]), and each counts while it stands as it was written. What a token said of its
+// person is taken to be so still: it would have been, for as long.
+func (a *Authority) Still(c Credential, grounds []string) Operator {
 	o := Operator{Name: c.ID, By: c, all: c.Kind == User}
-	for _, r := range a.Roles {
-		has := c.Kind == Certificate && slices.Contains(r.Certificates, c.ID) || c.Kind == Token && len(r.People) > 0
-		if has && slices.Contains(roles, r.Name) {
-			o.roles = append(o.roles, r)
-		}
+	if !o.all {
+		o, _ = a.with(o, func(ground string) bool { return slices.Contains(grounds, ground) }) // without a role it may do nothing
 	}
 	return o
 }

@@ -2,11 +2,13 @@ package operator_test
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/federationtest"
 	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/operator"
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
@@ -28,15 +30,24 @@ func TestSecondPersonByWhatIsNamed(t *testing.T) {
 	t.Parallel()
 	estate, domain := operator.Second{Estate: true}, operator.Second{Domain: true}
 	for sel, want := range map[string][2]bool{ // of estate, of domain
-		"target=t":                        {true, false},
-		"trust_domain=a":                  {false, true},
-		"issuer=a/i":                      {false, true},
-		"key=a/i/k":                       {false, true},
-		"trust_domain=a issuer=a/i":       {false, true},
-		"trust_domain=a target=t":         {false, false},
-		"trust_domain=a attr.team=x":      {false, false},
-		"subject=spiffe://a/i/x":          {false, false},
-		"issuer=a/i actor=spiffe://a/i/x": {false, false},
+		"target=t":                                {true, true},
+		"policy=p":                                {true, true},
+		"trust_domain=a":                          {false, true},
+		"issuer=a/i":                              {false, true},
+		"key=a/i/k":                               {false, true},
+		"trust_domain=a issuer=a/i":               {false, true},
+		"trust_domain=a target=t":                 {false, true}, // attack: a term that all of the domain has
+		"trust_domain=a policy=p":                 {false, true},
+		"trust_domain=a signing_key=k":            {false, true},
+		"trust_domain=a rule=r":                   {false, true},
+		"trust_domain=a attr.cluster=one-for-all": {false, true},
+		"subject=spiffe://a/i/x":                  {false, false},
+		"family=f":                                {false, false},
+		"jti=https://a/b":                         {false, false},
+		"token=00":                                {false, false},
+		"lease=l":                                 {false, false},
+		"issuer=a/i actor=spiffe://a/i/x":         {false, false},
+		"trust_domain=a subject=spiffe://a/i/x":   {false, false},
 	} {
 		terms := revocation.Selector(strings.Fields(sel))
 		if got := [2]bool{estate.Needs(operator.Revoke, terms), domain.Needs(operator.Revoke, terms)}; got != want {
@@ -95,34 +106,76 @@ func TestOnePersonWithTwoCredentialsIsNotTwoPeople(t *testing.T) {
 	}
 }
 
-// Who asked has of the roles of then those that are left.
+type byGroups struct{}
+
+func (byGroups) Schema() federation.Schema {
+	return federation.Schema{{Name: "groups", Type: federation.TypeStrings}}
+}
+
+func (byGroups) Name(c federation.Claims) (federation.Naming, error) {
+	var claims struct {
+		Subject string   `json:"sub"`
+		Groups  []string `json:"groups"`
+	}
+	err := c.Decode(&claims)
+	return federation.Naming{Path: claims.Subject, Attributes: federation.Attributes{"groups": federation.Strings(claims.Groups)}}, err
+}
+
+// Who asked has of the roles of then those that are left, each on the ground that it was given on: a role that is now for
+// people of another issuer, or with another attribute, is none of theirs.
 func TestStillHasWhatIsLeftOfItsRoles(t *testing.T) {
 	t.Parallel()
-	people := []policy.Workloads{{TrustDomain: "operators"}}
-	a := operator.Authority{Roles: []operator.Role{
-		{Name: "responders", May: operator.Actions(), Estate: true, People: people, Certificates: []string{"spiffe://ops/x"}},
-		{Name: "prod", May: operator.Actions(), TrustDomains: []string{"a"}, People: people},
-		{Name: "robots", May: operator.Actions(), Estate: true, Certificates: []string{"spiffe://ops/robot"}},
-	}}
-	cert, login := operator.Credential{Kind: operator.Certificate, ID: "spiffe://ops/x"}, operator.Credential{Kind: operator.Token, ID: "spiffe://operators/company/x"}
+	iss := federationtest.New(t)
+	trust, err := federation.NewTrust([]federation.Issuer{{
+		TrustDomain: operator.TrustDomain, Name: "company", URL: iss.URL(), Audiences: []string{"sallyport-operators"},
+		Algorithms: iss.Algorithms(), Keys: iss.KeySet(), Adapter: byGroups{},
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(issuer, group string) policy.Workloads {
+		v := federation.String(group)
+		return policy.Workloads{TrustDomain: operator.TrustDomain, Issuer: issuer, Where: map[string]policy.Matcher{"groups": {Contains: &v}}}
+	}
+	role := func(name string, who ...policy.Workloads) operator.Role {
+		return operator.Role{Name: name, May: operator.Actions(), Estate: true, People: who}
+	}
+	robots := operator.Role{Name: "robots", May: operator.Actions(), Estate: true, Certificates: []string{"spiffe://ops/robot"}}
+	then := operator.Authority{People: trust, Roles: []operator.Role{role("responders", in("company", "responders")), role("staff", in("company", "staff")), robots}}
+	login, err := then.Authenticate(t.Context(), nil, iss.Sign(iss.Claims(now, "alice", "sallyport-operators").With("groups", []string{"responders"})), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	robot, err := then.Authenticate(t.Context(), leaf("spiffe://ops/robot"), secret.Value{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := robots
+	named.Certificates = []string{login.By.ID}
 	for name, tc := range map[string]struct {
-		shown operator.Credential
-		then  []string
-		now   []string
+		who   operator.Operator
+		roles []operator.Role // that there are now
+		may   bool
 	}{
-		"a certificate that is listed":           {cert, []string{"responders"}, []string{"responders"}},
-		"one that is listed no more":             {cert, []string{"robots"}, nil},
-		"one that is listed since":               {cert, []string{"another"}, nil},
-		"a person":                               {login, []string{"responders", "gone"}, []string{"responders"}},
-		"a role that people have no more":        {login, []string{"robots"}, nil},
-		"a role that was not theirs":             {login, []string{"prod"}, []string{"prod"}},
-		"a login that is named as a certificate": {operator.Credential{Kind: operator.Token, ID: "spiffe://ops/robot"}, []string{"robots"}, nil},
+		"nothing changed":                          {login, then.Roles, true},
+		"others may as well":                       {login, []operator.Role{role("responders", in("company", "others"), in("company", "responders"))}, true},
+		"the role is gone":                         {login, []operator.Role{role("others", in("company", "responders"))}, false},
+		"it is for another issuer's people":        {login, []operator.Role{role("responders", in("elsewhere", "responders"))}, false},
+		"it is for others of them":                 {login, []operator.Role{role("responders", in("company", "others"))}, false},
+		"for all of them, which was not the word":  {login, []operator.Role{role("responders", policy.Workloads{TrustDomain: operator.TrustDomain, Issuer: "company"})}, false},
+		"it is for no people":                      {login, []operator.Role{role("responders")}, false},
+		"a role that was not theirs":               {login, []operator.Role{role("staff", in("company", "staff"))}, false},
+		"a certificate is named like the login":    {login, []operator.Role{named}, false},
+		"a certificate that is listed":             {robot, then.Roles, true},
+		"one that is listed no more":               {robot, []operator.Role{role("robots", in("company", "responders"))}, false},
+		"one that is listed elsewhere, since then": {robot, []operator.Role{{Name: "new", May: operator.Actions(), Estate: true, Certificates: robots.Certificates}}, false},
 	} {
-		if got := a.Still(tc.shown, tc.then).Roles(); !slices.Equal(got, tc.now) {
-			t.Errorf("%s: %v, want %v", name, got, tc.now)
+		a := operator.Authority{Roles: tc.roles}
+		if got := a.Still(tc.who.By, tc.who.Grounds()).May(operator.Revoke); (got == nil) != tc.may {
+			t.Errorf("%s: %v, want %v", name, got, tc.may)
 		}
 	}
-	if o := a.Still(operator.Credential{Kind: operator.User, ID: "uid=0"}, nil); !o.Everywhere(operator.Revoke) || o.Remote() {
+	if o := then.Still(operator.Credential{Kind: operator.User, ID: "uid=0"}, nil); !o.Everywhere(operator.Revoke) || o.Remote() {
 		t.Error("a user of the socket lost its rights")
 	}
 }
