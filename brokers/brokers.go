@@ -187,6 +187,9 @@ type Handle struct {
 	Name    string       // see [Order.Name]
 	Expires time.Time    // when it was to end
 	Data    secret.Value // see [Credential.Data]
+	// Returned says that its holder gave it back, and that nobody else wants it dead. Where an upstream has room for few, a holder
+	// must not be able to take all of it.
+	Returned bool
 }
 
 // State is what became of a credential.
@@ -223,6 +226,7 @@ type Receipt struct {
 	// to have lost the credential, and is known to answer from memory for no longer than that.
 	At     time.Time
 	Gone   bool   // it was dead already, or never came to be
+	Again  bool   // of what dies by itself: more could be done, and could not now; it is tried again
 	Reason string // why it cannot be killed, who can, or what it leaves behind; for operators, never a word of the upstream that may hold a secret
 }
 

@@ -20,14 +20,40 @@ import (
 )
 
 // The denial of sessions is a set that only grows and forgets: each batch is an inline policy of its own, under a name that no other
-// writer takes and that says when its last session has ended. So replicas do not overwrite each other, IAM having no compare-and-set;
-// whoever writes next deletes what is over, and joins many small policies to one, writing it first.
+// writer takes and that says when its last session has ended and how many it names. So replicas do not overwrite each other, IAM having
+// no compare-and-set; whoever writes next deletes what is over, and joins many small policies to one, writing it first. Policies of a
+// size are joined, so that what is joined has room twice beside all else, and no name is written more than a few times.
 const (
 	policyPrefix = "sallyport-revoked-"
-	maxBatch     = 64 // sessions in a policy that is written: some 2,200 of the 10,240 characters that a role's inline policies may have
-	maxPolicies  = 8  // of ours on a role, before they are joined
+	maxBatch     = 64  // sessions in a policy: some 2,500 of the 10,240 characters that a role's inline policies may have
+	maxPolicies  = 8   // of ours on a role of one size, before they are joined
+	maxReturned  = 128 // sessions that are denied, before those that holders gave back wait: half of the room is for operators
 	pruneAfter   = 5 * time.Minute
 )
+
+// batched is a policy of ours on the role.
+type batched struct {
+	name string
+	last time.Time // when the last of its sessions has ended
+	n    int       // sessions
+}
+
+// size is what policies are joined by: below maxPolicies, below maxBatch, and what is joined no more.
+func (p batched) size() int {
+	switch {
+	case p.n < maxPolicies:
+		return 0
+	case p.n < maxBatch:
+		return 1
+	}
+	return 2
+}
+
+// denied is what came of sessions that were to be denied.
+type denied struct {
+	reason string
+	again  bool // they are not, and may be later
+}
 
 // denier is the revoker's session for one call of RevokeAll.
 type denier struct {
@@ -84,74 +110,88 @@ func denial(names []string) policy {
 	return policy{policyFormat, []statement{{Effect: "Deny", Action: "*", Resource: "*", Condition: map[string]map[string][]string{"StringEquals": {conditionKey: names}}}}}
 }
 
-// deny denies sessions by their names, and says what came of it.
-func (d denier) deny(ctx context.Context, names []string) (reason string, err error) {
+// deny denies sessions by their names, and says what came of it. Those that holders gave back have half of the room.
+func (d denier) deny(ctx context.Context, names []string, returned bool) (denied, error) {
 	mine, err := d.list(ctx)
 	if err != nil {
-		return "", fmt.Errorf("listing the role's policies: %w", err)
+		return denied{}, fmt.Errorf("listing the role's policies: %w", err)
 	}
-	if len(mine) >= maxPolicies {
-		if policy, err := d.join(ctx, mine, names); err == nil {
-			return d.b.reasonDenied(policy, d.now), nil
+	have := 0
+	for _, p := range mine {
+		have += p.n
+	}
+	if returned && have+len(names) > maxReturned {
+		return denied{d.b.reasonReturned(), true}, nil
+	}
+	for size := range 2 {
+		same := slices.DeleteFunc(slices.Clone(mine), func(p batched) bool { return p.size() != size })
+		if len(same) < maxPolicies {
+			continue
+		}
+		if p, ok := d.join(ctx, same); ok {
+			mine = append(mine, p) // which may be one too many of the next size
 		}
 	}
 	policy, err := d.put(ctx, names)
 	var c *codeError
 	switch {
 	case errors.As(err, &c) && c.code == "LimitExceeded":
-		return d.b.reasonFull(d.now), nil
+		return denied{d.b.reasonFull(d.now), true}, nil
 	case err != nil:
-		return "", fmt.Errorf("writing the denial: %w", err)
+		return denied{}, fmt.Errorf("writing the denial: %w", err)
 	}
-	return d.b.reasonDenied(policy, d.now), nil
+	return denied{reason: d.b.reasonDenied(policy.name, d.now)}, nil
 }
 
 // put writes a new policy.
-func (d denier) put(ctx context.Context, names []string) (string, error) {
-	last := d.now
+func (d denier) put(ctx context.Context, names []string) (batched, error) {
+	out := batched{last: d.now, n: len(names)}
 	for _, n := range names {
-		if end, ok := brokers.ParseName(n); ok && end.After(last) {
-			last = end
+		if end, ok := brokers.ParseName(n); ok && end.After(out.last) {
+			out.last = end
 		}
 	}
 	text, err := json.Marshal(denial(names))
 	if err != nil {
-		return "", err
+		return batched{}, err
 	}
-	policy := policyPrefix + strconv.FormatInt(last.Unix(), 10) + "-" + strings.ToLower(rand.Text()[:12])
-	return policy, d.call(ctx, url.Values{"Action": {"PutRolePolicy"}, "PolicyName": {policy}, "PolicyDocument": {string(text)}}, nil)
+	out.name = fmt.Sprintf("%s%d-%d-%s", policyPrefix, out.last.Unix(), out.n, strings.ToLower(rand.Text()[:12]))
+	return out, d.call(ctx, url.Values{"Action": {"PutRolePolicy"}, "PolicyName": {out.name}, "PolicyDocument": {string(text)}}, nil)
 }
 
-// join writes what several policies deny, and names besides, as one, and then deletes them. What another writer joined meanwhile is gone
-// from here, and stands in its policy.
-func (d denier) join(ctx context.Context, policies, names []string) (string, error) {
-	all, joined := slices.Clone(names), policies[:0:0]
+// join writes what several policies deny as one, and then deletes them. What another writer joined meanwhile is gone from here, and
+// stands in its policy.
+func (d denier) join(ctx context.Context, policies []batched) (batched, bool) {
+	var all []string
+	var joined []batched
 	for _, p := range policies {
-		denied, err := d.read(ctx, p)
+		names, err := d.read(ctx, p.name)
 		if err != nil {
 			continue // it stays as it is
 		}
 		joined = append(joined, p)
-		for _, n := range denied {
+		for _, n := range names {
 			if end, ok := brokers.ParseName(n); ok && end.Add(pruneAfter).After(d.now) {
 				all = append(all, n)
 			}
 		}
 	}
-	slices.Sort(all)
-	policy, err := d.put(ctx, slices.Compact(all))
-	if err != nil {
-		return "", err
+	var policy batched
+	if slices.Sort(all); len(all) > 0 {
+		var err error
+		if policy, err = d.put(ctx, slices.Compact(all)); err != nil {
+			return batched{}, false // what there is denies them
+		}
 	}
 	for _, p := range joined {
-		_ = d.drop(ctx, p) // the next writer tries again
+		_ = d.drop(ctx, p.name) // the next writer tries again
 	}
-	return policy, nil
+	return policy, policy.n > 0
 }
 
 // list returns our policies on the role, without those that are over, which it deletes.
-func (d denier) list(ctx context.Context) ([]string, error) {
-	var out []string
+func (d denier) list(ctx context.Context) ([]batched, error) {
+	var out []batched
 	marker := ""
 	for range 20 { // pages
 		form := url.Values{"Action": {"ListRolePolicies"}}
@@ -168,12 +208,12 @@ func (d denier) list(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, name := range a.Names {
-			last, ours := lastOf(name)
+			p, ours := parseBatched(name)
 			switch {
-			case ours && last.Add(pruneAfter).Before(d.now):
+			case ours && p.last.Add(pruneAfter).Before(d.now):
 				_ = d.drop(ctx, name)
 			case ours:
-				out = append(out, name)
+				out = append(out, p)
 			}
 		}
 		if marker = a.Marker; !a.Truncated || marker == "" {
@@ -183,12 +223,16 @@ func (d denier) list(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// lastOf returns when the last session that a policy denies has ended, and false for a policy that is not ours.
-func lastOf(policy string) (time.Time, bool) {
-	rest, ok := strings.CutPrefix(policy, policyPrefix)
-	digits, id, found := strings.Cut(rest, "-")
-	seconds, err := strconv.ParseInt(digits, 10, 64)
-	return time.Unix(seconds, 0), ok && found && len(id) == 12 && err == nil && seconds > 0
+// parseBatched reads the name of a policy; ok is false for one that is not ours.
+func parseBatched(policy string) (p batched, ok bool) {
+	rest, ours := strings.CutPrefix(policy, policyPrefix)
+	part := strings.Split(rest, "-")
+	if !ours || len(part) != 3 || len(part[2]) != 12 {
+		return batched{}, false
+	}
+	seconds, err := strconv.ParseInt(part[0], 10, 64)
+	n, bad := strconv.Atoi(part[1])
+	return batched{policy, time.Unix(seconds, 0), n}, err == nil && bad == nil && seconds > 0 && n > 0
 }
 
 // read returns the names that a policy of ours denies.

@@ -83,7 +83,7 @@ func TestContractDenialsAreBatchedAndPruneThemselves(t *testing.T) {
 	t.Parallel()
 	s, b := denying(t)
 	s.Put("of-somebody-else", `{"Version":"2012-10-17","Statement":[]}`)
-	over := fmt.Sprintf("sallyport-revoked-%d-abcdefghijkl", time.Now().Add(-time.Hour).Unix())
+	over := fmt.Sprintf("sallyport-revoked-%d-1-abcdefghijkl", time.Now().Add(-time.Hour).Unix())
 	s.Put(over, `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalTag/sallyport:session":["x"]}}}]}`)
 	s.Put("sallyport-revoked-soon", `{}`) // begins like ours, and is not
 	for _, r := range b.RevokeAll(t.Context(), handles(t, 40, time.Now().Add(20*time.Minute))) {
@@ -123,7 +123,7 @@ func TestContractWritersAtOnceLoseNoDenial(t *testing.T) {
 	if _, err := b.Revoke(t.Context(), last.handle); err != nil || !s.Denied(last.token) {
 		t.Errorf("the last: %v", err)
 	}
-	if n := len(s.Policies()); n > 8 {
+	if n := len(s.Policies()); n > 12 {
 		t.Errorf("%d policies were not joined", n)
 	}
 }
@@ -144,6 +144,75 @@ func TestContractFullRoleAsksBeforeItDeniesAll(t *testing.T) {
 	}
 	if asked == 0 || asked > 200 || s.Denied(other.token) {
 		t.Errorf("%d of 400 were not denied; the other session is denied: %v", asked, s.Denied(other.token))
+	}
+}
+
+// Attack: a workload gives back one session after the other, each of its own, until the role has no room, so that an operator who
+// revokes finds none. Holders have half of it.
+func TestContractHoldersLeaveRoomForOperators(t *testing.T) {
+	t.Parallel()
+	s, b := denying(t)
+	held, waiting := 0, 0
+	for _, h := range handles(t, 300, time.Now().Add(20*time.Minute)) {
+		h.Returned = true
+		r, err := b.Revoke(t.Context(), h)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case r.Again && strings.Contains(r.Reason, "the rest is for operators"):
+			waiting++
+		case !r.Again:
+			held++
+		}
+	}
+	if held != 128 || waiting != 300-128 {
+		t.Errorf("%d sessions that holders gave back are denied, and %d wait", held, waiting)
+	}
+	for i := range 100 { // one by one, which takes the most room
+		m := mint(t, b, "a")
+		if r, err := b.Revoke(t.Context(), m.handle); err != nil || r.Again || !s.Denied(m.token) {
+			t.Fatalf("an operator's revocation %d after that is not in force: %+v, %v", i, r, err)
+		}
+	}
+	both := handles(t, 2, time.Now().Add(20*time.Minute))
+	both[0].Returned = true
+	if r := b.RevokeAll(t.Context(), both); !r[0].Receipt.Again || r[1].Receipt.Again {
+		t.Errorf("of both at once: %+v", r)
+	}
+}
+
+// A role takes as many denials as it is said to, however they come, and keeps each.
+func TestContractRoleHasRoomForSomeTwoHundredDenials(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int{1, 5, 64} {
+		s, b := denying(t)
+		n := 0
+		for list := handles(t, 320, time.Now().Add(20*time.Minute)); len(list) >= at; list = list[at:] {
+			full := false
+			for _, r := range b.RevokeAll(t.Context(), list[:at]) {
+				if r.Err != nil {
+					t.Fatal(r.Err)
+				}
+				full = full || r.Receipt.Again
+			}
+			if full {
+				break
+			}
+			n += at
+		}
+		names := map[string]bool{}
+		for name, text := range s.Policies() {
+			var p struct{ Statement []struct{ Condition map[string]map[string][]string } }
+			if err := json.Unmarshal([]byte(text), &p); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, session := range p.Statement[0].Condition["StringEquals"]["aws:PrincipalTag/sallyport:session"] {
+				names[session] = true
+			}
+		}
+		if n < 220 || len(names) != n {
+			t.Errorf("%d at a time: full after %d, of which %d are denied; want 220 at least, and all", at, n, len(names))
+		}
 	}
 }
 

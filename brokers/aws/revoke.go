@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,23 +47,36 @@ func (b *Broker) RevokeAll(ctx context.Context, hs []brokers.Handle) []brokers.R
 	if len(alive) == 0 {
 		return out
 	}
+	returned := func(at int) bool { return hs[at].Returned }
+	slices.SortStableFunc(alive, func(i, j int) int { // what its holder gave back comes after what is wanted dead
+		switch {
+		case returned(i) == returned(j):
+			return 0
+		case returned(i):
+			return 1
+		}
+		return -1
+	})
 	d, err := b.denier(ctx, now)
 	for len(alive) > 0 {
 		batch := alive[:min(len(alive), maxBatch)]
+		if i := slices.IndexFunc(batch, func(at int) bool { return returned(at) != returned(batch[0]) }); i > 0 {
+			batch = batch[:i]
+		}
 		alive = alive[len(batch):]
 		names := make([]string, len(batch))
 		for i, at := range batch {
 			names[i] = hs[at].Name
 		}
-		reason := ""
+		var done denied
 		if err == nil {
-			reason, err = d.deny(ctx, names)
+			done, err = d.deny(ctx, names, returned(batch[0]))
 		}
 		for _, at := range batch {
 			if err != nil {
 				out[at].Err = err
 			} else {
-				out[at].Receipt = brokers.Receipt{State: brokers.DiesAt, At: hs[at].Expires, Reason: reason}
+				out[at].Receipt = brokers.Receipt{State: brokers.DiesAt, At: hs[at].Expires, Reason: done.reason, Again: done.again}
 			}
 		}
 	}
@@ -75,9 +89,14 @@ func (b *Broker) reasonDenied(policy string, now time.Time) string {
 		b.role.name, policy, now.UTC().Format(time.RFC3339))
 }
 
+// reasonReturned says why what its holder gave back is not denied.
+func (b *Broker) reasonReturned() string {
+	return fmt.Sprintf("not denied yet: holders gave back more sessions of the role %s than they have room for, and the rest is for operators; it is tried again, and an operator's revocation of it is not held back", b.role.name)
+}
+
 // reasonFull asks for what is never done unasked: to end everybody's sessions of the role.
 func (b *Broker) reasonFull(now time.Time) string {
-	return fmt.Sprintf("not denied: the inline policies of the role %s are full. This ends every session of the role until now, also those of others, and is yours to decide: aws iam put-role-policy --role-name %s --policy-name %sall --policy-document '%s'",
+	return fmt.Sprintf("not denied: the inline policies of the role %s are full; it is tried again when some have ended. This ends every session of the role until now, also those of others, and is yours to decide: aws iam put-role-policy --role-name %s --policy-name %sall --policy-document '%s'",
 		b.role.name, b.role.name, policyPrefix, strings.ReplaceAll(denyAll, "TIME", now.UTC().Format(time.RFC3339)))
 }
 

@@ -149,12 +149,62 @@ func TestWhatTakesARestartKeepsNoPolicyOut(t *testing.T) {
 	d.write("policy/closed.yaml", "rules:\n  - {name: closed, effect: deny, workloads: {trust_domain: prod.example}, targets: [gateway]}\n", 0o644)
 	p.saidSoon(reloaded, 2)
 	wantStatus(t, "what a new rule denies while a setting waits", d.caller().exchange(d.subject("checkout"), "gateway"), http.StatusBadRequest)
+
+	// One that would not even start keeps nothing out either.
+	for i, broken := range []string{"issuer: [", good + "no_such_setting: 1\n", strings.Replace(good, "issuer:", "isuer:", 1)} {
+		d.write("sallyport.yaml", broken, 0o644)
+		p.saidSoon(reloaded, 3+2*i)
+		effect := []string{"{name: open, effect: deny, workloads: {trust_domain: prod.example}, targets: [orders]}", "{name: closed, effect: deny, workloads: {trust_domain: prod.example}, targets: [gateway]}"}[i%2]
+		d.write("policy/closed.yaml", "rules:\n  - "+effect+"\n", 0o644)
+		p.saidSoon(reloaded, 4+2*i)
+		wantStatus(t, "what a rule says beside a sallyport.yaml that does not load", d.caller().exchange(d.subject("checkout"), "gateway"), []int{http.StatusOK, http.StatusBadRequest}[i%2])
+		if reason := d.readyz().reason("configuration"); !strings.Contains(reason, "the next start would fail: sallyport.yaml:") {
+			t.Errorf("/readyz with a sallyport.yaml that does not load: %q", reason)
+		}
+	}
+	n := 9
 	d.write("sallyport.yaml", good, 0o644)
-	p.saidSoon(reloaded, 3)
+	p.saidSoon(reloaded, n)
 	if reason := d.readyz().reason("configuration"); reason != "" {
 		t.Errorf("/readyz after it was taken back: %q", reason)
 	}
 	p.stop()
+}
+
+// Neither does a certificate that is no good, nor operators who are taken out together with their listener.
+func TestCertificateAndOperatorsKeepNoPolicyOut(t *testing.T) {
+	t.Parallel()
+	e := newEstate(t)
+	closed := "rules:\n  - {name: closed, effect: deny, workloads: {trust_domain: prod.example}, targets: [gateway]}\n"
+	c := e.caller().trusting(e.server)
+	key := e.read("tls.key")
+	e.write("tls.key", "no key", 0o600)
+	e.write("policy/closed.yaml", closed, 0o644)
+	e.proc.saidSoon(reloaded, 1)
+	wantStatus(t, "what a new rule denies beside a bad certificate", c.exchange(e.subject("checkout"), "gateway"), http.StatusBadRequest)
+	if reason := e.readyz().reason("configuration"); !strings.Contains(reason, "certificate is refused") {
+		t.Errorf("/readyz with a bad certificate: %q", reason)
+	}
+	e.write("tls.key", key, 0o600)
+
+	e.edit("sallyport.yaml", `operators: "`+e.admin+`", `, "")
+	if err := os.Remove(filepath.Join(e.dir, "operators.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(e.dir, "policy/closed.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	e.proc.signal(syscall.SIGHUP)
+	eventually(t, "the rule is gone", func() error {
+		if a := c.exchange(e.subject("checkout"), "gateway"); a.status != http.StatusOK {
+			return fmt.Errorf("got %s", a)
+		}
+		return nil
+	})
+	if reason := e.readyz().reason("configuration"); !strings.Contains(reason, "operators.yaml (left out)") || !strings.Contains(reason, "listen.operators (left out)") {
+		t.Errorf("/readyz with operators that are gone at the next start: %q", reason)
+	}
+	e.says(exitDone, "SELECTOR", e.responder("alice"), "locks") // their listener is there until then
 }
 
 // generations are two whole sets that differ in every file, so that any mixture shows: a mixture of them

@@ -78,9 +78,10 @@ type service struct {
 	cert         atomic.Pointer[tls.Certificate]
 	historyLost  bool
 	reloading    sync.Mutex
-	serverFile   []byte                 // sallyport.yaml as it was at start
+	running      config.Running         // what of the configuration takes a restart, as it was at start
 	files        atomic.Pointer[string] // hash of the files that were read last, whatever of them is in force
 	restart      atomic.Pointer[string] // what takes a restart
+	nextFails    atomic.Bool            // the next start would fail with the files as they are
 	reloadErr    atomic.Pointer[string]
 	certErr      atomic.Pointer[string]
 	closing      sync.Once
@@ -89,7 +90,7 @@ type service struct {
 
 // newService opens state in the order in which parts need each other. Nothing listens yet.
 func newService(ctx context.Context, dir string, set *config.Set, log zerolog.Logger) (_ *service, err error) {
-	s := &service{dir: dir, log: log, server: set.Server, serverFile: set.ServerFile, started: time.Now()}
+	s := &service{dir: dir, log: log, server: set.Server, running: config.Running{Server: set.Server, ServerFile: set.ServerFile, Operators: set.OperatorFile}, started: time.Now()}
 	s.files.Store(&set.Hash)
 	defer func() {
 		if err != nil {

@@ -164,6 +164,9 @@ func auditKey(ctx context.Context, dir string, server config.Server) (ed25519.Pr
 	return keys.ReadAudit(server.DataDir, sealer)
 }
 
+// recordAgain is how long what the log did not take waits.
+const recordAgain = 10 * time.Second
+
 // recordKeys puts changes of the signing keys on record until ctx ends.
 func (s *service) recordKeys(ctx context.Context) {
 	for {
@@ -171,7 +174,7 @@ func (s *service) recordKeys(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case c := <-s.keys.News():
-			rec := audit.Record{Type: audit.TypeKeys, Config: s.exchanger.ConfigHash(), Keys: &audit.Keys{Serial: c.Serial, Published: c.Published, Removed: c.Removed, By: "plan"}}
+			rec := audit.Record{Type: audit.TypeKeys, Config: s.exchanger.ConfigHash(), Keys: &audit.Keys{Serial: c.Serial, Published: c.Published, Removed: c.Removed, Missed: c.Missed, By: "plan"}}
 			if o := c.Order; o != nil {
 				rec.Keys.By, rec.Keys.Now, rec.Keys.Compromised, rec.Reason = o.By, o.Now, o.Compromised, o.Reason
 			}
@@ -179,17 +182,31 @@ func (s *service) recordKeys(ctx context.Context) {
 			if rec.Keys.Compromised {
 				log = s.log.Warn()
 			}
+			if c.Missed > 0 {
+				s.log.Warn().Uint64("changes", c.Missed).Msg("the signing keys changed more often while this replica did not run than their document keeps: those changes are on no record here")
+			}
 			log.Strs("published", c.Published).Strs("removed", c.Removed).Str("by", rec.Keys.By).Bool("compromised", rec.Keys.Compromised).Str("reason", rec.Reason).Msg("the signing keys changed")
-			s.record(&rec, "a change of the signing keys")
+			for s.record(&rec, "a change of the signing keys") != nil {
+				select {
+				case <-ctx.Done():
+					return // it is told again after the next start
+				case <-time.After(recordAgain):
+				}
+			}
+			if err := s.keys.Recorded(c); err != nil {
+				s.log.Error().Err(err).Msg("that a change of the signing keys is on record is not remembered: it will be there twice")
+			}
 		}
 	}
 }
 
 // record appends what nobody waits for; what is gone from the log is in the server's own.
-func (s *service) record(rec *audit.Record, what string) {
-	if err := s.audit.Append(context.Background(), rec); err != nil {
+func (s *service) record(rec *audit.Record, what string) error {
+	err := s.audit.Append(context.Background(), rec)
+	if err != nil {
 		s.log.Error().Err(err).Msg(what + " could not be put on record")
 	}
+	return err
 }
 
 // followKeys keeps the keys up to date until ctx ends.

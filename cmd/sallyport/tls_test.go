@@ -173,7 +173,7 @@ func TestReplacedCertificateIsServed(t *testing.T) {
 
 	d.write("tls.crt", "not a certificate\n", 0o644)
 	p.signal(syscall.SIGHUP)
-	p.saidSoon("reload refused", 1)
+	p.saidSoon("certificate refused", 1)
 	if got, err := d.serial(a); err != nil || got != 102 {
 		t.Errorf("after a broken certificate file %d is served (%v), want 102 still", got, err)
 	}

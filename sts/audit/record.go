@@ -174,6 +174,7 @@ type Keys struct {
 	By          string   `json:"by"`                  // "plan", or whoever ordered it
 	Now         bool     `json:"now,omitempty"`       // the new ones sign at once
 	Compromised bool     `json:"compromised,omitempty"`
+	Missed      uint64   `json:"missed,omitempty"` // changes right before it that are on no record here: there were too many while it did not run
 }
 
 // Reload is another configuration that came into force; the record's Config names it.

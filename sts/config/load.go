@@ -38,6 +38,7 @@ type Set struct {
 	Hash         string // SHA-256 in hex over names and bytes of the configuration files, and of no other file
 	Server       Server
 	ServerFile   []byte   // its text
+	OperatorFile []byte   // nil for none
 	Issuers      []Issuer // in the order of files and lines
 	Targets      []Target // in the order of files; the built-in one is last
 	Policy       *policy.Policy
@@ -58,17 +59,18 @@ func Load(dir string, kinds Kinds) (*Set, error) {
 }
 
 func load(dir string, kinds Kinds) (*loader, error) {
-	return loadFrom(dir, kinds, func([]source) {})
+	return loadFrom(dir, kinds, nil, func(s []source) []source { return s })
 }
 
-// loadFrom is load with what change makes of the files.
-func loadFrom(dir string, kinds Kinds, change func([]source)) (*loader, error) {
+// loadFrom is load with what change makes of the files. running is what a running server has of its file: it was checked at
+// start, and what has become since of the certificates and secrets that it names is not the rest's business.
+func loadFrom(dir string, kinds Kinds, running *Server, change func([]source) []source) (*loader, error) {
 	l, err := newLoader(dir, kinds)
 	if err != nil {
 		return nil, err
 	}
 	sources, problems := readStable(func() ([]source, Problems) { return readAll(l.dir) })
-	change(sources)
+	sources = change(sources)
 	l.problems = problems
 	docs := make(map[string]*document, len(sources))
 	for _, s := range sources {
@@ -77,12 +79,18 @@ func loadFrom(dir string, kinds Kinds, change func([]source)) (*loader, error) {
 		}
 	}
 	for _, s := range sources {
-		if s.name == serverName {
+		switch s.name {
+		case serverName:
 			l.set.ServerFile = s.data
+		case operatorsName:
+			l.set.OperatorFile = s.data
 		}
 	}
 	if d := docs[serverName]; d != nil {
-		l.server(d)
+		before := slices.Clone(l.problems)
+		if l.server(d); running != nil {
+			l.problems, l.set.Server = before, *running
+		}
 		l.minted[l.set.Server.Issuer+introspectionPath] = "the built-in target " + introspectionTarget
 	}
 	for _, part := range []struct {

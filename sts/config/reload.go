@@ -9,22 +9,48 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// LoadWithServer is [Load] with another server file than the one in dir: that of a running server, which a change of it does not
-// reach before the next start. It answers how the file in dir differs, setting by setting, as "sallyport.yaml:3 audit.keep".
-func LoadWithServer(dir string, kinds Kinds, server []byte) (*Set, []string, error) {
+// Running is what a running server keeps of its configuration until the next start.
+type Running struct {
+	Server     Server
+	ServerFile []byte // sallyport.yaml
+	Operators  []byte // operators.yaml, nil for none
+}
+
+// Reloaded is a set that was loaded with what a running server keeps.
+type Reloaded struct {
+	Set   *Set
+	Files string   // names the files as they stand, as Watch asks for it
+	Waits []string // how sallyport.yaml differs, setting by setting, as "sallyport.yaml:3 audit.keep"
+}
+
+// Reload is [Load] with the sallyport.yaml of a running server, which a change of the file does not reach before the next start:
+// whatever became of the file, even if it does not load. An operators.yaml that is gone stays in force as well, since the
+// server listens for operators until then.
+func Reload(dir string, kinds Kinds, running Running) (*Reloaded, error) {
+	out, operators := new(Reloaded), false
 	var there []byte
-	l, err := loadFrom(dir, kinds, func(sources []source) {
+	l, err := loadFrom(dir, kinds, &running.Server, func(sources []source) []source {
+		out.Files = hash(sources)
 		for i, s := range sources {
+			operators = operators || s.name == operatorsName
 			if s.name == serverName {
-				there, sources[i].data = s.data, server
+				there, sources[i].data = s.data, running.ServerFile
 			}
 		}
+		if !operators && running.Operators != nil {
+			sources = append(sources, source{operatorsName, running.Operators})
+		}
+		return sources
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	set := l.set
-	return &set, differences(server, there), nil
+	out.Set, out.Waits = &set, differences(running.ServerFile, there)
+	if !operators && running.Operators != nil {
+		out.Waits = append(out.Waits, operatorsName+" (left out)")
+	}
+	return out, nil
 }
 
 // differences names the settings whose text differs.
@@ -57,7 +83,7 @@ type setting struct {
 	line int
 }
 
-// settings are the scalars of a file that loads, by path.
+// settings are the scalars of a file, by path; none of one that is not YAML.
 func settings(data []byte) map[string]setting {
 	out := map[string]setting{}
 	var walk func(n *yaml.Node, path string)

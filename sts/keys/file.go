@@ -14,9 +14,10 @@ import (
 
 // Names of files in the data directory.
 const (
-	fileName  = "keys.sealed" // the document of a deployment of one replica
-	seenName  = "keys.seen"   // the newest document that this replica saw
-	auditName = "audit.key"   // the sealed key of this replica's audit log
+	fileName     = "keys.sealed"   // the document of a deployment of one replica
+	seenName     = "keys.seen"     // the newest document that this replica saw
+	recordedName = "keys.recorded" // the newest change that is in this replica's audit log
+	auditName    = "audit.key"     // the sealed key of this replica's audit log
 )
 
 // maxFile is the largest of these files in bytes: some dozen RSA keys fit many times.

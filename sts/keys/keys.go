@@ -96,14 +96,15 @@ type Config struct {
 
 // Keys is an open document. It is safe for concurrent use.
 type Keys struct {
-	store  Store
-	sealer Sealer
-	kms    KMS
-	plan   Plan
-	seen   string // path
-	copies string // path of the copy of a document that is not in Dir; "" for none
-	now    func() time.Time
-	audit  ed25519.PrivateKey
+	store    Store
+	sealer   Sealer
+	kms      KMS
+	plan     Plan
+	seen     string // path
+	recorded string // path of what is on record
+	copies   string // path of the copy of a document that is not in Dir; "" for none
+	now      func() time.Time
+	audit    ed25519.PrivateKey
 
 	tokens, assertions *Signers
 
@@ -114,7 +115,6 @@ type Keys struct {
 
 	writing  sync.Mutex // of what follows; one reading or change at a time
 	revision string     // of doc
-	last     seen       // what was worked with before this replica was opened
 	news     chan Change
 	asked    time.Time // when the store had answered last
 }
@@ -131,7 +131,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if c.Plan.InKMS && c.KMS == nil {
 		return nil, errors.New("keys shall be made in a KMS, and there is none")
 	}
-	k := &Keys{store: c.Store, sealer: c.Sealer, kms: c.KMS, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), now: c.Now}
+	k := &Keys{store: c.Store, sealer: c.Sealer, kms: c.KMS, plan: c.Plan, seen: filepath.Join(c.Dir, seenName), recorded: filepath.Join(c.Dir, recordedName), now: c.Now}
 	if k.copies = filepath.Join(c.Dir, fileName); c.Store == nil {
 		k.store, k.copies = NewFile(c.Dir), ""
 	}
@@ -141,7 +141,6 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading what was seen of the keys: %w", err)
 	}
-	k.last = lastSeen(before)
 	c.Initialised = c.Initialised || before != nil
 	if k.audit, err = openAudit(c.Dir, c.Sealer, c.Logged); err != nil { // first: version 1 has it in the document
 		return nil, err

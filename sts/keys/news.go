@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"crypto/hmac"
 	"encoding/json"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ type Change struct {
 	Published []string  `json:"published,omitempty"` // SET/KID of new keys
 	Removed   []string  `json:"removed,omitempty"`   // SET/KID of keys that nobody believes any more
 	Order     *Order    `json:"order,omitempty"`     // nil: it was due by the plan
+	Missed    uint64    `json:"-"`                   // changes right before it that the document does not keep any more, and of which nothing is known
 }
 
 // Order is why an operator changed the keys.
@@ -29,20 +31,39 @@ const (
 	waitingNews = 64 // changes that wait for whoever reads them; more are forgotten
 )
 
-// News tells of every change of the document that this replica works with, once, also of those that were made while it did not
-// run, as far as the document keeps them. One reader is meant.
+// News tells of every change of the document that this replica works with, also of those that were made since the last one
+// that is on record by [Keys.Recorded], whoever made them and whether it ran or not, as far as the document keeps them. One
+// reader is meant.
 func (k *Keys) News() <-chan Change { return k.news }
+
+// Recorded remembers that a change is on record, and with it all before: they are not told again.
+func (k *Keys) Recorded(c Change) error {
+	d := k.doc.Load()
+	return remember(k.recorded, document{Deployment: d.Deployment, MAC: d.MAC, Serial: c.Serial})
+}
+
+// onRecord is the newest change of a document that is on record here; 0 for none that is known of.
+func (k *Keys) onRecord(d document) uint64 {
+	var s seen
+	data, err := readFile(k.recorded)
+	if err != nil || json.Unmarshal(data, &s) != nil || s.Deployment != d.Deployment ||
+		!hmac.Equal(s.MAC, seenMAC(document{MAC: d.MAC, Deployment: s.Deployment, Serial: s.Serial})) {
+		return 0 // it is told twice rather than not at all
+	}
+	return s.Serial
+}
 
 // tell makes known what changed since a document. The caller holds writing.
 func (k *Keys) tell(before, after document) {
 	known := before.Serial
-	if before.Serial == 0 && k.last.Deployment == after.Deployment { // at its opening
-		known = k.last.Serial
+	if known == 0 { // at its opening
+		known = k.onRecord(after)
 	}
 	for _, c := range after.History {
 		if c.Serial <= known {
 			continue
 		}
+		c.Missed, known = c.Serial-known-1, c.Serial
 		select {
 		case k.news <- c:
 		default:
@@ -78,10 +99,4 @@ func (d document) names() map[string]bool {
 		}
 	}
 	return out
-}
-
-// lastSeen is what a replica remembers; what it says is believed only by checkSeen.
-func lastSeen(data []byte) (s seen) {
-	_ = json.Unmarshal(data, &s)
-	return s
 }

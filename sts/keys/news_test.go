@@ -1,6 +1,9 @@
 package keys_test
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -53,9 +56,6 @@ func TestEveryChangeOfTheKeysIsTold(t *testing.T) {
 
 	// Another process, as the command is, and twice before this one looks.
 	other := open(t, dir, secret, true)
-	if got := news(other); len(got) != 0 {
-		t.Errorf("opened as it was left: %+v", got)
-	}
 	before := kids(k.Timeline())
 	for _, r := range []keys.Rotation{{Now: true, By: "uid=8", Reason: "to be sure"}, {Compromised: true, By: "uid=8", Reason: "stolen"}} {
 		if err := other.Rotate(t.Context(), r); err != nil {
@@ -77,6 +77,64 @@ func TestEveryChangeOfTheKeysIsTold(t *testing.T) {
 	}
 }
 
+// Attack: the keys are rotated, or taken out, by a command while the one replica is stopped. The command sees the change as its own;
+// the server puts it on record all the same when it starts, and everything up to it once.
+func TestChangesOfTheKeysWhileNobodyRanAreTold(t *testing.T) {
+	t.Parallel()
+	dir, secret := t.TempDir(), kek(t)
+	server := open(t, dir, secret, false)
+	for _, c := range news(server) {
+		if err := server.Recorded(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := open(t, dir, secret, true) // the server is stopped
+	if got := news(command); len(got) != 0 {
+		t.Errorf("opened as it was left: %+v", got)
+	}
+	if err := command.Rotate(t.Context(), keys.Rotation{Compromised: true, By: "uid=8", Reason: "stolen"}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 { // it ends before it is on record, and then not
+		server = open(t, dir, secret, true)
+		got := news(server)
+		if len(got) != 1 || got[0].Order == nil || got[0].Order.By != "uid=8" || !got[0].Order.Compromised {
+			t.Fatalf("start %d: %+v", i, got)
+		}
+		if i == 1 {
+			if err := server.Recorded(got[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := news(open(t, dir, secret, true)); len(got) != 0 {
+		t.Errorf("what is on record is told again: %+v", got)
+	}
+
+	// What says that it is on record is believed only when it was written here.
+	path := filepath.Join(dir, "keys.recorded")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Rotate(t.Context(), keys.Rotation{Compromised: true, By: "uid=8"}); err != nil {
+		t.Fatal(err)
+	}
+	forged := bytes.Replace(data, []byte(`"serial":2`), []byte(`"serial":3`), 1)
+	if bytes.Equal(forged, data) {
+		t.Fatalf("the test does not change %s", data)
+	}
+	if err := os.WriteFile(path, forged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := news(open(t, dir, secret, true)); len(got) != 3 {
+		t.Errorf("with a file that was changed: %+v", got)
+	}
+}
+
 // A replica that did not run is told what the others did.
 func TestChangesOfTheKeysAreToldToWhoDidNotRun(t *testing.T) {
 	t.Parallel()
@@ -87,7 +145,12 @@ func TestChangesOfTheKeysAreToldToWhoDidNotRun(t *testing.T) {
 		return opened(t, c)
 	}
 	away, there := t.TempDir(), t.TempDir()
-	news(replica(away, false))
+	a := replica(away, false)
+	for _, c := range news(a) {
+		if err := a.Recorded(c); err != nil {
+			t.Fatal(err)
+		}
+	}
 	b := replica(there, false)
 	for range 40 { // more than are kept
 		if err := b.Rotate(t.Context(), keys.Rotation{Compromised: true, By: "uid=9", Reason: "stolen"}); err != nil {
@@ -97,5 +160,8 @@ func TestChangesOfTheKeysAreToldToWhoDidNotRun(t *testing.T) {
 	got := news(replica(away, true))
 	if len(got) != 32 || got[31].Order == nil || got[31].Order.By != "uid=9" || !slices.Equal(got[31].Published, kids(b.Timeline())) {
 		t.Errorf("%d changes are told, the last is %+v", len(got), got[len(got)-1])
+	}
+	if got[0].Missed != 8 || got[1].Missed != 0 {
+		t.Errorf("%d changes before the first are missed, and %d before the second; want 8 and 0", got[0].Missed, got[1].Missed)
 	}
 }

@@ -38,7 +38,7 @@ func (k *Keeper) attempt(ctx context.Context, target string, list []Lease) []bro
 		if err != nil { // it is tried by its name alone
 			k.Log.Error().Err(err).Str("lease", l.ID).Str("target", target).Msg("killing a credential by its name alone")
 		}
-		handles[i] = brokers.Handle{Lease: l.ID, Name: l.Name, Expires: l.Expires, Data: data}
+		handles[i] = brokers.Handle{Lease: l.ID, Name: l.Name, Expires: l.Expires, Data: data, Returned: l.Returned}
 	}
 	var results []brokers.Result
 	if bulk, ok := b.(brokers.BulkRevoker); ok {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type interim struct {
 // Pending is the state of a receipt that says only that the attempts go on.
 const Pending = "pending"
 
-// Kill kills every lease that is id or descends from it, everywhere at once, and waits for as long as ctx allows. What is
+// Kill kills every lease that is id or descends from it, since its holder gave it back, everywhere at once, and waits for as long as ctx allows. What is
 // not dead by then stays dying and is tried until it is; its receipt says pending. Who calls it has made sure that no
 // new ones come to be.
 func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
@@ -44,10 +45,10 @@ func (k *Keeper) Kill(ctx context.Context, id, why string) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k.killThese(ctx, ids, why)
+	return k.killThese(ctx, ids, why, true)
 }
 
-// KillWhere is Kill for every lease that match finds. It walks over all of them and depends on no index.
+// KillWhere is Kill for every lease that match finds, whoever wants that. It walks over all of them and depends on no index.
 func (k *Keeper) KillWhere(ctx context.Context, match func(Lease) bool, why string) ([]Receipt, error) {
 	var ids []string
 	err := k.Store.Each(ctx, func(l Lease) error {
@@ -59,19 +60,18 @@ func (k *Keeper) KillWhere(ctx context.Context, match func(Lease) bool, why stri
 	if err != nil {
 		return nil, err
 	}
-	return k.killThese(ctx, ids, why)
+	return k.killThese(ctx, ids, why, false)
 }
 
-func (k *Keeper) killThese(ctx context.Context, ids []string, why string) ([]Receipt, error) {
+func (k *Keeper) killThese(ctx context.Context, ids []string, why string, returned bool) ([]Receipt, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	byTarget, err := k.condemn(ctx, ids, why)
+	byTarget, receipts, err := k.condemn(ctx, ids, why, returned)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	receipts := map[string]interim{}
 	for target, list := range byTarget {
 		for _, l := range list {
 			receipts[l.ID] = interim{Receipt: Receipt{Lease: l.ID, Target: target, State: Pending}}
@@ -158,22 +158,30 @@ func (k *Keeper) killAll(ctx context.Context, target string, list []Lease, tell 
 	k.nudge()
 }
 
-// condemn makes leases dying, and returns them by target.
-func (k *Keeper) condemn(ctx context.Context, ids []string, why string) (map[string][]Lease, error) {
-	now := k.Now()
+// condemn makes leases dying, and returns them by target. Of what its holder gives back once more, and what dies by itself as
+// far as could be done, it returns the receipt.
+func (k *Keeper) condemn(ctx context.Context, ids []string, why string, returned bool) (map[string][]Lease, map[string]interim, error) {
+	now, receipts := k.Now(), map[string]interim{}
 	found, err := k.update(ctx, ids, func(l *Lease) Verdict {
+		if reason, dies := strings.CutPrefix(l.Dies, brokers.DiesAt.String()+": "); returned && dies && l.State == Dying && l.Tries == 0 && l.Due.After(now) {
+			receipts[l.ID] = interim{Receipt: Receipt{Lease: l.ID, Target: l.Target, State: brokers.DiesAt.String(), At: l.Due, Reason: reason}}
+			return Leave
+		}
+		l.Returned = returned && (l.Returned || l.State != Dying) // who wants it dead besides its holder is not forgotten
 		l.die(why, now, now.Add(claim))
 		return Write
 	})
 	if err != nil {
 		k.release(context.WithoutCancel(ctx), found)
-		return nil, err
+		return nil, nil, err
 	}
 	byTarget := map[string][]Lease{}
 	for _, l := range found {
-		byTarget[l.Target] = append(byTarget[l.Target], l)
+		if _, told := receipts[l.ID]; !told {
+			byTarget[l.Target] = append(byTarget[l.Target], l)
+		}
 	}
-	return byTarget, nil
+	return byTarget, receipts, nil
 }
 
 // release hands leases that are still dying to whoever cleans up.
@@ -282,9 +290,15 @@ func (k *Keeper) settle(l *Lease, tried Lease, r brokers.Result) fate {
 		l.Due = now
 		return fate{verdict: Write, again: true}
 	case r.Receipt.State != brokers.Dead && until.After(now):
-		f := fate{verdict: Write, tell: l.Dies == ""}
+		f := fate{verdict: Write, tell: l.Dies == "" || l.Tries > 0 && !r.Receipt.Again}
 		l.Dies = r.Receipt.State.String() + ": " + r.Receipt.Reason
-		l.Due = until
+		l.Due, l.Tries, l.Fault = until, 0, ""
+		if r.Receipt.Again {
+			l.Tries++
+			if next := now.Add(jitter(pause(tried.Tries))); next.Before(until) {
+				l.Due, l.Tries = next, tried.Tries+1
+			}
+		}
 		return f
 	case k.unsettled(l):
 		l.Due = l.Opened.Add(settleAfter)

@@ -141,6 +141,57 @@ func TestWhatCannotBeKilledIsToldOnceAndForgottenAtItsTime(t *testing.T) {
 }
 
 // What goes on working after its grant is listed as that while it lives, and its end is on record as none.
+// Where an upstream has no room to refuse a credential now, it is tried again, and told when it is refused. Its holder who gives it
+// back again and again causes nothing; an operator who revokes it does.
+func TestWhatCouldNotBeDoneNowIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.mustMint(w.order("a"))
+		tries, room, returned := 0, false, true
+		w.up().onRevoke = func(_ context.Context, h brokers.Handle) (brokers.Receipt, error) {
+			if !h.Expires.After(time.Now()) {
+				return w.up().kill(h), nil
+			}
+			if h.Returned != returned {
+				t.Errorf("try %d: returned by its holder: %v", tries, h.Returned)
+			}
+			if tries++; room {
+				return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: "refused"}, nil
+			}
+			return brokers.Receipt{State: brokers.DiesAt, At: h.Expires, Reason: "no room", Again: true}, nil
+		}
+		if r, err := w.keeper.Kill(t.Context(), "a", "given back"); err != nil || len(r) != 1 || r[0].State != "dies" || r[0].Reason != "no room" {
+			t.Errorf("without room: %+v (%v)", r, err)
+		}
+		w.run(time.Minute)
+		if tries < 3 || len(w.endings()) != 1 {
+			t.Errorf("tried %d times, told %d times; want a few, and once", tries, len(w.endings()))
+		}
+		room = true
+		w.run(3 * time.Minute)
+		done := tries
+		if e := w.endings(); len(e) != 2 || e[1].receipt.Reason != "refused" {
+			t.Errorf("told: %+v, want that it is refused in the end", e)
+		}
+		for range 5 {
+			if r, err := w.keeper.Kill(t.Context(), "a", "given back"); err != nil || len(r) != 1 || r[0].State != "dies" || r[0].Reason != "refused" || !r[0].At.Equal(c.Expires) {
+				t.Errorf("given back once more: %+v (%v)", r, err)
+			}
+		}
+		if tries != done {
+			t.Errorf("a holder who gives back again caused %d tries", tries-done)
+		}
+		returned = false
+		match := func(lease.Lease) bool { return true }
+		if r, err := w.keeper.KillWhere(t.Context(), match, "incident"); err != nil || len(r) != 1 || r[0].State != "dies" || tries != done+1 {
+			t.Errorf("an operator's: %+v (%v), %d tries", r, err, tries-done)
+		}
+		w.run(time.Until(c.Expires) + time.Second)
+		w.nothing("after its time")
+	})
+}
+
 func TestWhatStaysIsSaidSoBeforeAndAfterItsGrant(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

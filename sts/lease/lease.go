@@ -36,6 +36,7 @@ type Lease struct {
 	Fingerprint string    `json:"fingerprint,omitempty"` // SHA-256 of the credential as it was handed out, hex
 	Handle      []byte    `json:"handle,omitempty"`      // what its broker needs, sealed
 	Why         string    `json:"why,omitempty"`         // why it dies: see the Why constants, or the decision that revoked it
+	Returned    bool      `json:"returned,omitempty"`    // by its holder, and wanted dead by nobody else
 	Condemned   time.Time `json:"condemned,omitzero"`    // when it came to be dying
 	Tries       int       `json:"tries,omitempty"`       // attempts to kill it that failed
 	Fault       string    `json:"fault,omitempty"`       // of the last attempt, for operators
