@@ -202,7 +202,11 @@ func TestContractRoleHasRoomForSomeTwoHundredDenials(t *testing.T) {
 		}
 		names := map[string]bool{}
 		for name, text := range s.Policies() {
-			var p struct{ Statement []struct{ Condition map[string]map[string][]string } }
+			var p struct {
+				Statement []struct {
+					Condition map[string]map[string][]string
+				}
+			}
 			if err := json.Unmarshal([]byte(text), &p); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
