@@ -106,7 +106,7 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	o.ask.Count = !o.ask.DryRun && !o.ask.Drill
-	o.ask.Wait = int(min(max(o.wait, time.Second), 12*time.Second).Seconds())
+	o.ask.Wait = int(min(max(o.wait, time.Second), 10*time.Second).Seconds())
 	var done sts.AdminRevoked
 	if err := o.call(c.Context(), http.MethodPost, "/revocations", o.ask, &done); err != nil {
 		return err

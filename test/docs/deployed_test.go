@@ -3,6 +3,7 @@ package docs
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -51,7 +52,7 @@ func TestImageIsTheBinaryAlone(t *testing.T) {
 	args := run[at+1:]
 	args[slices.Index(args, "-o")+1] = binary
 	build := exec.Command("go", args...)
-	build.Dir, build.Env = root, append(os.Environ(), run[:at]...)
+	build.Dir, build.Env = sent(t), append(os.Environ(), run[:at]...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -73,6 +74,47 @@ func TestImageIsTheBinaryAlone(t *testing.T) {
 	if cmd, entry := line(t, file, "CMD "), line(t, file, "ENTRYPOINT "); cmd != `["serve", "/etc/sallyport"]` || entry != `["/sallyport"]` {
 		t.Errorf("the image runs %s %s", entry, cmd)
 	}
+}
+
+// sent is a directory with what a build of the image is sent, by Dockerfile.dockerignore: what it names, without tests.
+func sent(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	rules := strings.Split(strings.TrimSpace(deployed(t, "Dockerfile.dockerignore")), "\n")
+	if !slices.Equal(slices.DeleteFunc(slices.Clone(rules), func(l string) bool { return strings.HasPrefix(l, "#") || strings.HasPrefix(l, "!") }), []string{"*", "**/testdata", "**/*_test.go"}) {
+		t.Fatalf("the test does not know these rules: %q", rules)
+	}
+	for _, rule := range rules {
+		name, ok := strings.CutPrefix(rule, "!")
+		if !ok {
+			continue
+		}
+		err := filepath.WalkDir(filepath.Join(root, name), func(path string, d os.DirEntry, err error) error {
+			rel, relErr := filepath.Rel(root, path)
+			switch {
+			case err != nil || relErr != nil:
+				return errors.Join(err, relErr)
+			case d.Name() == "testdata":
+				return filepath.SkipDir
+			case strings.HasSuffix(path, "_test.go"):
+				return nil
+			case d.IsDir():
+				return os.MkdirAll(filepath.Join(dir, rel), 0o755)
+			}
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, rel)), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, rel), raw, 0o644)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // What the unit of systemd does is done: checked, started, reloaded, stopped.
