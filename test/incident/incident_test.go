@@ -283,7 +283,7 @@ func TestIncidentOnThreeReplicas(t *testing.T) {
 				e.dead(e.nodes, bearer, one.root, one.child)
 			}
 			// Who got no answer asks again, and then it is.
-			if _, err := b.Revoke(fmt.Sprintf(`{"selector":["attr.sub=victim-%d"],"wait_seconds":12}`, round)); err != nil {
+			if _, err := b.Revoke(fmt.Sprintf(`{"selector":["attr.sub=victim-%d"],"wait_seconds":10}`, round)); err != nil {
 				t.Fatal(err)
 			}
 			e.dead(e.nodes, bearer, one.root, one.child)
