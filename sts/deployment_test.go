@@ -82,6 +82,7 @@ func deploy(t testing.TB, changes ...func(*world)) *deployment {
 	if d.revocations, err = revocation.New(t.Context(), d.log, d.keys.MAC()); err != nil {
 		t.Fatal(err)
 	}
+	d.revocations.Clock(d.clock.now)
 	d.lists = statuslist.New(statuslist.Config{Issuer: d.issuer, Life: newID(), Signer: d.keys.Tokens(), Set: d.revocations, Now: d.clock.now})
 	d.state = d.build(d.world, "config-1")
 	if d.exchanger, err = sts.NewExchanger(d.state, d.recorder, d.revocations, d.marks, d.clock.now, newID); err != nil {

@@ -64,13 +64,18 @@ func (x *Exchanger) serveIntrospect(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		token, err = question(w, r)
 	}
+	var answer introspection
+	if err == nil {
+		answer = x.introspect(r, state, caller, secret.New(token), now)
+		err = x.revocations.Fresh() // once more: asking others who minted it may have taken long
+	}
 	if err != nil {
 		e := x.open(Request{Remote: remote(r)})
 		e.rec.Type = audit.TypeIntrospection
 		e.refuse(r.Context(), err).write(w)
 		return
 	}
-	writeJSON(w, http.StatusOK, "", x.introspect(r, state, caller, secret.New(token), now))
+	writeJSON(w, http.StatusOK, "", answer)
 }
 
 // question reads the form (RFC 7662 section 2.1). A token_type_hint would change nothing.

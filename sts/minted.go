@@ -82,6 +82,9 @@ func (x *Exchanger) noted(fingerprint string, issued, expires time.Time) {
 	}
 }
 
+// askWait is how long an answer waits for others: they are asked on behind it.
+const askWait = 500 * time.Millisecond
+
 // genuine asks whether t, whose signature is ours, was minted, also by others, and also when it is dead. What cannot be known
 // yet is taken for genuine, since its signature is good, and looked for until it is known; of what nobody can say any more
 // the operator is told.
@@ -89,7 +92,9 @@ func (x *Exchanger) genuine(ctx context.Context, t federation.Token) error {
 	if x.minted == nil {
 		return nil
 	}
-	fate, err := x.ask(ctx, t)
+	short, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	fate, err := x.ask(short, t)
 	switch {
 	case err != nil || fate == minted.Undecided:
 		x.askLater(ctx, t)

@@ -245,3 +245,33 @@ func TestForgedTokenThatWasQuickAndRevokedRaisesTheAlarm(t *testing.T) {
 		t.Errorf("alive after the alarm, or %d alarms", alarms.Load())
 	}
 }
+
+// slow is what several replicas have while their store hangs.
+type slow struct {
+	*late
+	asked func()
+}
+
+func (s *slow) Ask(ctx context.Context, _ index.Token, _ time.Time) (index.Fate, error) {
+	s.asked()
+	<-ctx.Done()
+	return index.Undecided, ctx.Err()
+}
+
+// The store hangs, and a replica grows stale while it asks who minted a token: it does not call the token alive after that, and it
+// does not wait long.
+func TestReplicaThatGrowsStaleWhileItAsksCallsNothingAlive(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	store := new(others)
+	d.revocations.Share(store)
+	caller, m := d.gateway(), d.mint(d.checkout(), "orders")
+	d.exchanger.Remember(&slow{&late{Index: index.NewIndex(d.clock.now().Add(-time.Hour))}, func() { store.gone.Store(true) }}, func(federation.Token) {}, func() {})
+	start := time.Now()
+	if a := d.ask(caller, m.token); a.status != 503 {
+		t.Errorf("a replica that grew stale answers %d %s", a.status, a.body)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}

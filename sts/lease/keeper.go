@@ -43,15 +43,16 @@ type Keeper struct {
 	Config
 	wake chan struct{}
 
-	mu      sync.Mutex
-	gates   map[string]*gate
-	busy    map[job]bool // goroutines of Run
-	paused  map[string]rest
-	reaped  map[string]time.Time
-	counts  *counts
-	shared  shared
-	ended   chan struct{} // closed when Run ends
-	running sync.WaitGroup
+	mu        sync.Mutex
+	gates     map[string]*gate
+	busy      map[job]bool // goroutines of Run
+	paused    map[string]rest
+	nextSweep time.Time
+	reaped    map[string]time.Time
+	counts    *counts
+	shared    shared
+	ended     chan struct{} // closed when Run ends
+	running   sync.WaitGroup
 }
 
 // job is what is done for one target by one goroutine at a time.

@@ -8,7 +8,8 @@ import (
 // How often the ledger is looked at when nobody asks.
 const (
 	tickEvery  = 500 * time.Millisecond
-	sweepEvery = 10 * time.Second // for what was revoked elsewhere
+	sweepEvery = 10 * time.Second // at least, for what was revoked elsewhere
+	sweepShare = 10               // a sweep of many leases takes one part in so many of the time, since it reads them all
 	overdue    = time.Minute      // after which a lease that was due is taken for forgotten
 )
 
@@ -37,7 +38,6 @@ func (k *Keeper) Run(ctx context.Context) {
 	defer k.end()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	var swept time.Time
 	said := false
 	for {
 		lead, err := k.Store.Lead(ctx)
@@ -47,12 +47,16 @@ func (k *Keeper) Run(ctx context.Context) {
 		switch said = err != nil; {
 		case !lead:
 			k.counts.lead(false)
-			swept = time.Time{}
+			k.sweepAt(time.Time{})
 		default:
 			k.counts.lead(true)
-			if now := k.Now(); now.Sub(swept).Abs() >= sweepEvery {
-				swept = now
-				k.sweep(ctx)
+			if k.sweepDue() {
+				k.start(ctx, job{"sweep", ""}, func() { // beside what is due: it takes as long as there are leases
+					begun := k.Now()
+					k.sweep(ctx)
+					k.sweepAt(begun.Add(max(sweepEvery, sweepShare*k.Now().Sub(begun))))
+					k.nudge()
+				})
 			}
 			k.round(ctx)
 		}
@@ -63,6 +67,20 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-k.wake:
 		}
 	}
+}
+
+// sweepDue reports whether it is time to sweep. A clock that was set back does not put it off for long.
+func (k *Keeper) sweepDue() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := k.nextSweep.Sub(k.Now())
+	return left <= 0 || left > time.Hour
+}
+
+func (k *Keeper) sweepAt(at time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nextSweep = at
 }
 
 // end waits for what runs; what is asked to be killed from now on is not waited for.

@@ -117,3 +117,39 @@ func TestManyRevocationsThatShareATermDoNotStandUnderIt(t *testing.T) {
 		t.Errorf("after their time %d are left, %d under one term (%v)", s.Len(), s.Longest(), err)
 	}
 }
+
+// A lock refuses until its end, also when it was not forgotten yet: neither on a replica that has started since nor before the next
+// pruning. What it was placed after stays dead.
+func TestLockEndsWhenItIsSaidTo(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1500, 0)
+	lock := selecting("l", "subject=x")
+	lock.Lock = true
+	log := &memory{entries: []revocation.Entry{lock}}
+	for name, s := range map[string]*revocation.Set{"one that runs": newSet(t, new(memory)), "one that starts": newSet(t, log)} {
+		s.Clock(func() time.Time { return now })
+		if name == "one that runs" {
+			if _, _, err := s.Revoke(context.Background(), lock); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := func(n uint64) revocation.Facts {
+			return revocation.Facts{Parts: []revocation.Part{{At: revocation.Position{Epoch: 1, N: n}, Terms: []revocation.Digest{s.Hasher().Term("subject", "x")}}}}
+		}
+		later := at(5)
+		for _, tc := range []struct {
+			now    time.Time
+			stands bool
+		}{{time.Unix(1500, 0), true}, {time.Unix(2000, 0), true}, {time.Unix(2001, 0), false}} {
+			now = tc.now
+			e, dead := s.Dead(later)
+			if dead != tc.stands || dead && !e.Lock || len(s.Locks(now)) > 0 != tc.stands {
+				t.Errorf("%s, at %v: it refuses: %v, listed: %d; want %v", name, now, dead, len(s.Locks(now)), tc.stands)
+			}
+			if e, dead := s.Dead(at(0)); !dead || e.Lock != tc.stands {
+				t.Errorf("%s, at %v: what was before it is dead: %v, by a lock: %v", name, now, dead, e.Lock)
+			}
+		}
+		now = time.Unix(1500, 0)
+	}
+}

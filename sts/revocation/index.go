@@ -12,6 +12,7 @@ const issuedSkew = 2 * time.Second
 // index finds the entries whose selector may match by one of its terms.
 type index struct {
 	hasher Hasher
+	now    func() time.Time // by which locks end
 
 	mu     sync.RWMutex
 	byTerm map[Digest][]*selected
@@ -28,7 +29,7 @@ type selected struct {
 }
 
 func newIndex(h Hasher) *index {
-	return &index{hasher: h, byTerm: map[Digest][]*selected{}, byID: map[string]*selected{}, lifted: map[string]time.Time{}}
+	return &index{hasher: h, now: time.Now, byTerm: map[Digest][]*selected{}, byID: map[string]*selected{}, lifted: map[string]time.Time{}}
 }
 
 // knows reports whether an entry adds nothing.
@@ -111,13 +112,14 @@ func (x *index) dead(parts []Part) (Entry, bool) {
 		return Entry{}, false
 	}
 	e := found.entry
-	e.Lock = false // it was lifted
+	e.Lock = false // it was lifted, or is over
 	return e, true
 }
 
-// stands reports whether an entry is a lock that has not been lifted.
+// stands reports whether an entry is a lock that has neither been lifted nor come to its end. It is forgotten some time after
+// that.
 func (x *index) stands(s *selected) bool {
-	if !s.entry.Lock {
+	if !s.entry.Lock || x.now().After(s.entry.Until) {
 		return false
 	}
 	_, lifted := x.lifted[s.entry.Decision]

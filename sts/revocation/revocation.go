@@ -281,6 +281,9 @@ func (s *Set) Replicas(ctx context.Context) ([]Replica, error) {
 // Locks returns the locks that stand at now, in no order.
 func (s *Set) Locks(now time.Time) []Entry { return s.index.locks(now) }
 
+// Clock sets the clock by which locks end; [time.Now] is it without. It is called before anything is asked.
+func (s *Set) Clock(now func() time.Time) { s.index.now = now }
+
 // Reached says that everything that is shared up to a position is known. Before its epoch has settled, what was lost with
 // the one before may not be: it keeps its place there, and what is decided meanwhile must not come after it.
 func (s *Set) Reached(p Position, settled bool) { s.mirror.reach(p, settled) }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sallyport-sts/sallyport/sts/lease"
 )
 
@@ -70,31 +72,87 @@ func (s *Leases) belowKey(id string) string    { return s.db.key("leases:below:"
 func (s *Leases) printKey(print string) string { return s.db.key("leases:print:" + print) }
 func (s *Leases) leadKey() string              { return s.db.key("leases:lead") }
 
-// put is one run of putLease.
+// put is a change of one lease, or its removal.
 type put struct {
-	keys []string
-	args []any
+	old    stored // the zero value for a new one
+	lease  lease.Lease
+	remove bool
+	max    lease.Limits // for a new one
 }
 
-// put changes a lease from old to l, or removes it. old is the zero value for a new one.
-func (s *Leases) put(old stored, l lease.Lease, remove bool, max lease.Limits) (put, error) {
+// call is a run of a script for the puts at some places.
+type call struct {
+	script *redis.Script
+	keys   []string
+	args   []any
+	at     []int
+}
+
+// calls are what puts takes to be done, those at some places: a run of putLease for each lease that changes, and of dropLeases for
+// many of a target that go.
+func (s *Leases) calls(puts []put, at []int) ([]call, error) {
+	var out []call
+	drops := map[string][]int{}
+	for _, i := range at {
+		p := puts[i]
+		if p.remove {
+			drops[p.lease.Target] = append(drops[p.lease.Target], i)
+			continue
+		}
+		c, err := s.change(p)
+		if err != nil {
+			return nil, err
+		}
+		c.at = []int{i}
+		out = append(out, c)
+	}
+	for target, all := range drops {
+		for part := range slices.Chunk(all, putsAtOnce) {
+			out = append(out, s.drop(target, puts, part))
+		}
+	}
+	return out, nil
+}
+
+func (s *Leases) change(p put) (call, error) {
+	l := p.lease
 	entry, revision, err := s.encode(l)
 	if err != nil {
-		return put{}, err
-	}
-	after := l.Fingerprint
-	if remove {
-		entry, after = "", ""
+		return call{}, err
 	}
 	keys := []string{
 		s.leaseKey(l.ID), s.idsKey(), s.targetsKey(), s.dueKey(l.Target), s.ofKey(l.Workload),
-		s.printKey(old.lease.Fingerprint), s.printKey(after),
+		s.printKey(p.old.lease.Fingerprint), s.printKey(l.Fingerprint),
 	}
 	for _, a := range l.Ancestors {
 		keys = append(keys, s.belowKey(a))
 	}
-	args := []any{l.ID, l.Target, old.revision, revision, entry, score(&l), old.lease.Fingerprint, after, max.Total, max.Target, max.Workload}
-	return put{keys, args}, nil
+	args := []any{l.ID, l.Target, p.old.revision, revision, entry, score(&l), p.old.lease.Fingerprint, l.Fingerprint, p.max.Total, p.max.Target, p.max.Workload}
+	return call{script: putLease, keys: keys, args: args}, nil
+}
+
+func (s *Leases) drop(target string, puts []put, at []int) call {
+	keys := []string{s.idsKey(), s.targetsKey(), s.dueKey(target)}
+	args := []any{target, len(at)}
+	var prints, others []string
+	places := map[string]int{}
+	for _, i := range at {
+		old := puts[i].old
+		keys, prints = append(keys, s.leaseKey(old.lease.ID)), append(prints, s.printKey(old.lease.Fingerprint))
+		args = append(args, old.lease.ID, old.revision, 1+len(old.lease.Ancestors))
+		indexes := []string{s.ofKey(old.lease.Workload)}
+		for _, a := range old.lease.Ancestors {
+			indexes = append(indexes, s.belowKey(a))
+		}
+		for _, key := range indexes {
+			if places[key] == 0 {
+				others = append(others, key)
+				places[key] = len(others)
+			}
+			args = append(args, places[key])
+		}
+	}
+	return call{script: dropLeases, keys: slices.Concat(keys, prints, others), args: args, at: at}
 }
 
 func copied(l lease.Lease) lease.Lease {

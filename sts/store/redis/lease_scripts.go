@@ -4,9 +4,9 @@ import "github.com/redis/go-redis/v9"
 
 // putLease is compare-and-set of one lease, with all of its indexes. KEYS: the lease, ids, targets, due of its target, of its
 // workload, the fingerprint that it had and the one that it has (made of "" for none), below each of its ancestors. ARGV: id,
-// target, the revision that was read ("" for none), the new one, the entry ("" to remove it), its score, the old and the new
-// fingerprint, three limits (0 for none). It answers with a put... code, and three counts when a limit is reached. Sent twice it
-// does no harm: the second finds its own revision.
+// target, the revision that was read ("" for none), the new one, the entry, its score, the old and the new fingerprint, three
+// limits (0 for none). It answers with a put... code, and three counts when a limit is reached. Sent twice it does no harm: the
+// second finds its own revision.
 var putLease = redis.NewScript(`
 local id, target, old, new, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local have = redis.call('GET', KEYS[1])
@@ -21,15 +21,6 @@ if old == '' then
 	end
 end
 if ARGV[7] ~= '' and ARGV[7] ~= ARGV[8] and redis.call('GET', KEYS[6]) == id then redis.call('DEL', KEYS[6]) end
-if entry == '' then
-	redis.call('DEL', KEYS[1])
-	redis.call('SREM', KEYS[2], id)
-	redis.call('ZREM', KEYS[4], id)
-	redis.call('SREM', KEYS[5], id)
-	if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SREM', KEYS[3], target) end
-	for i = 8, #KEYS do redis.call('SREM', KEYS[i], id) end
-	return {1}
-end
 redis.call('SET', KEYS[1], entry)
 redis.call('SADD', KEYS[2], id)
 redis.call('SADD', KEYS[3], target)
@@ -39,7 +30,44 @@ if ARGV[8] ~= '' then redis.call('SET', KEYS[7], id) end
 for i = 8, #KEYS do redis.call('SADD', KEYS[i], id) end
 return {1}`)
 
-// What putLease answers.
+// dropLeases is compare-and-remove of leases of one target, with all of their indexes. KEYS: ids, targets, due of the target, the
+// leases, the fingerprint of each (made of "" for none), and the other indexes. ARGV: target, how many leases, and for each its id, the
+// revision that was read, of how many of the other indexes it is, and their places among those. It answers with a put... code for
+// each. It calls the server a few times for all of them, not for each: so many that end at once hold up nobody else.
+var dropLeases = redis.NewScript(`
+local n, at, codes, ids, gone, sets = tonumber(ARGV[2]), 3, {}, {}, {}, {}
+local have = redis.call('MGET', unpack(KEYS, 4, 3 + n))
+local prints = redis.call('MGET', unpack(KEYS, 4 + n, 3 + 2 * n))
+for i = 1, n do
+	local id, many = ARGV[at], tonumber(ARGV[at + 2])
+	if have[i] and string.sub(have[i], 1, 26) == ARGV[at + 1] then
+		codes[i] = 1
+		ids[#ids + 1] = id
+		gone[#gone + 1] = KEYS[3 + i]
+		if prints[i] == id then gone[#gone + 1] = KEYS[3 + n + i] end
+		for j = 1, many do
+			local set = tonumber(ARGV[at + 2 + j])
+			local list = sets[set]
+			if not list then
+				list = {}
+				sets[set] = list
+			end
+			list[#list + 1] = id
+		end
+	else
+		codes[i] = 0
+	end
+	at = at + 3 + many
+end
+if #ids == 0 then return codes end
+redis.call('DEL', unpack(gone))
+redis.call('SREM', KEYS[1], unpack(ids))
+redis.call('ZREM', KEYS[3], unpack(ids))
+if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SREM', KEYS[2], ARGV[1]) end
+for set, list in pairs(sets) do redis.call('SREM', KEYS[3 + 2 * n + set], unpack(list)) end
+return codes`)
+
+// What putLease and dropLeases answer.
 const (
 	putLost = iota // the lease is another by now, or gone
 	putDone

@@ -38,7 +38,8 @@ type Leases struct {
 
 	mu      sync.Mutex
 	leads   bool
-	damaged map[string]bool // what was logged
+	damaged map[string]bool   // what was logged
+	recent  map[string]stored // what Due has read, for the change that follows; see take
 }
 
 var _ lease.Store = (*Leases)(nil)
@@ -48,7 +49,7 @@ func (d *DB) Leases(mac []byte, log zerolog.Logger) (*Leases, error) {
 	if len(mac) < sha256.Size {
 		return nil, fmt.Errorf("leases in Redis: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
 	}
-	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}, turn: make(chan struct{}, 1)}, nil
+	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}, recent: map[string]stored{}, turn: make(chan struct{}, 1)}, nil
 }
 
 func unavailable(doing string, err error) error {
@@ -59,11 +60,11 @@ func unavailable(doing string, err error) error {
 func (s *Leases) Open(ctx context.Context, l lease.Lease, max lease.Limits) error {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	p, err := s.put(stored{}, l, false, max)
+	c, err := s.change(put{lease: l, max: max})
 	if err != nil {
 		return unavailable("opening a lease", err)
 	}
-	n, err := putLease.Run(ctx, s.db.rdb, p.keys, p.args...).Int64Slice()
+	n, err := c.script.Run(ctx, s.db.rdb, c.keys, c.args...).Int64Slice()
 	switch {
 	case err != nil:
 		return unavailable("opening a lease", err)
@@ -76,7 +77,7 @@ func (s *Leases) Open(ctx context.Context, l lease.Lease, max lease.Limits) erro
 }
 
 // Update implements [lease.Store]: all are read at once and written at once, and those that somebody else was faster with
-// are read again.
+// are read again. What Due has read is not read twice, since whether it is still so is asked when it is written.
 func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Lease) lease.Verdict) ([]lease.Lease, error) {
 	var done []lease.Lease
 	left := ids
@@ -87,26 +88,31 @@ func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Le
 		if round > 0 {
 			pause(ctx, mathrand.N(min(leaseRest, time.Millisecond<<min(round, 10))))
 		}
-		found, err := s.read(ctx, left)
+		var found []stored
+		if round == 0 {
+			found, left = s.take(left)
+		}
+		recent := len(found)
+		fresh, err := s.read(ctx, left)
 		if err != nil {
 			return done, err
 		}
 		var puts []put
 		var changed []lease.Lease
-		for _, old := range found {
+		var again []string
+		for i, old := range append(found, fresh...) {
 			l := copied(old.lease)
 			verdict := change(&l)
 			if verdict == lease.Leave {
+				if i < recent { // nothing is written that would tell whether it is so still
+					again = append(again, old.lease.ID)
+				}
 				continue
 			}
-			p, err := s.put(old, l, verdict == lease.Remove, lease.Limits{})
-			if err != nil {
-				return done, unavailable("changing leases", err)
-			}
-			puts, changed = append(puts, p), append(changed, l)
+			puts, changed = append(puts, put{old: old, lease: l, remove: verdict == lease.Remove}), append(changed, l)
 		}
 		codes, err := s.putAll(ctx, puts)
-		left = nil
+		left = again
 		for i, code := range codes {
 			switch code {
 			case putDone:
@@ -122,7 +128,37 @@ func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Le
 	return done, nil
 }
 
-// putAll runs putLease in one round trip, or three when the server does not know the script. The codes are those of all that is
+// take returns what Due has read of ids, once, and the ids of which it has read nothing.
+func (s *Leases) take(ids []string) (found []stored, left []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.recent) == 0 {
+		return nil, ids
+	}
+	for _, id := range ids {
+		if l, ok := s.recent[id]; ok {
+			delete(s.recent, id)
+			found = append(found, l)
+		} else {
+			left = append(left, id)
+		}
+	}
+	return found, left
+}
+
+// leave leaves what was read for the change that follows.
+func (s *Leases) leave(list []stored) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.recent) >= 20*leasePage { // of changes that never came
+		clear(s.recent)
+	}
+	for _, l := range list {
+		s.recent[l.lease.ID] = l
+	}
+}
+
+// putAll does puts in one round trip, or three when the server does not know the scripts. The codes are those of all that is
 // known to have been done or lost; with an error, -1 is the code of the others.
 func (s *Leases) putAll(ctx context.Context, puts []put) ([]int64, error) {
 	codes := make([]int64, len(puts))
@@ -139,8 +175,10 @@ func (s *Leases) putAll(ctx context.Context, puts []put) ([]int64, error) {
 			return codes, err
 		}
 		if at = unknown; len(at) > 0 {
-			if err := putLease.Load(ctx, s.db.rdb).Err(); err != nil {
-				return codes, err
+			for _, script := range []*redis.Script{putLease, dropLeases} {
+				if err := script.Load(ctx, s.db.rdb).Err(); err != nil {
+					return codes, err
+				}
 			}
 		}
 	}
@@ -150,37 +188,50 @@ func (s *Leases) putAll(ctx context.Context, puts []put) ([]int64, error) {
 	return codes, nil
 }
 
-// putsAtOnce is how many scripts are sent before their answers are read: a server runs what one client sent without a look at the
+// putsAtOnce is how many leases are sent before the answers are read: a server runs what one client sent without a look at the
 // others, who wait for as long.
 const putsAtOnce = 50
 
-// putSome runs the puts at some places and returns the places of those that the server did not know the script of.
+// putSome does the puts at some places and returns the places of those that the server did not know the script of.
 func (s *Leases) putSome(ctx context.Context, puts []put, at []int, codes []int64) (unknown []int, err error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	for len(at) > 0 && len(unknown) == 0 {
-		part := at[:min(len(at), putsAtOnce)]
-		at = at[len(part):]
+	calls, err := s.calls(puts, at)
+	if err != nil {
+		return nil, err
+	}
+	for len(calls) > 0 && len(unknown) == 0 {
+		n, leases := 0, 0
+		for n < len(calls) && (n == 0 || leases+len(calls[n].at) <= putsAtOnce) {
+			leases += len(calls[n].at)
+			n++
+		}
+		part := calls[:n]
+		calls = calls[n:]
 		p := s.db.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, len(part))
-		for i, place := range part {
-			cmds[i] = p.EvalSha(ctx, putLease.Hash(), puts[place].keys, puts[place].args...)
+		for i, c := range part {
+			cmds[i] = p.EvalSha(ctx, c.script.Hash(), c.keys, c.args...)
 		}
-		s.inTurn(len(part), func() { _, _ = p.Exec(ctx) }) // each says how it went
-		for i, place := range part {
+		s.inTurn(leases, func() { _, _ = p.Exec(ctx) }) // each says how it went
+		for i, c := range part {
 			n, one := cmds[i].Int64Slice()
 			switch {
 			case redis.HasErrorPrefix(one, "NOSCRIPT"):
-				unknown = append(unknown, place)
+				unknown = append(unknown, c.at...)
 			case one != nil:
 				err = cmp.Or(err, one)
-			case len(n) > 0:
-				codes[place] = n[0]
+			case len(n) >= len(c.at):
+				for i, place := range c.at {
+					codes[place] = n[i]
+				}
 			}
 		}
 	}
 	if len(unknown) > 0 { // nor does it know it for the others
-		unknown = append(unknown, at...)
+		for _, c := range calls {
+			unknown = append(unknown, c.at...)
+		}
 	}
 	return unknown, err
 }
