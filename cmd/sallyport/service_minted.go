@@ -40,7 +40,13 @@ func (s *service) rememberMinted() {
 		s.exchanger.Remember(sts.Alone{Index: index}, s.keyStolen, s.keyUnsure)
 		return
 	}
-	s.minted = s.redis.Minted(index, s.server.Revocation.MaxStaleness, time.Now)
+	var first time.Time
+	for _, k := range s.keys.Timeline() {
+		if first.IsZero() || k.Published.Before(first) {
+			first = k.Published
+		}
+	}
+	s.minted = s.redis.Minted(index, s.server.Revocation.MaxStaleness, first, time.Now)
 	s.exchanger.Remember(s.minted, s.keyStolen, s.keyUnsure)
 }
 
@@ -104,7 +110,7 @@ func (s *service) mintedHealth() error {
 		return errors.New("more tokens live than are remembered: of those from before " + since.UTC().Format(time.RFC3339) + " it cannot be said whether they are forged; grant shorter lives, or run several replicas over Redis, which remembers all")
 	}
 	if at := s.unsureAt.Load(); at != nil && now.Sub(*at) < time.Hour {
-		return errors.New("it could not be found out whether a token that was presented at " + at.UTC().Format(time.RFC3339) + " is forged: it claims to be older than what is remembered, as after a data_dir or a Redis was lost, or a replica does not tell what it mints. When neither was, take it for forged: see docs/incident.md")
+		return errors.New("it could not be found out whether a token that was presented at " + at.UTC().Format(time.RFC3339) + " is forged: it claims to be older than what is remembered, as after a data_dir or a Redis was lost, or a replica does not tell what it mints. When neither was, take it for forged: see docs/incident.md. This is said for an hour")
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestStoresOfACluster(t *testing.T) {
 		})
 	})
 	t.Run("minted", func(t *testing.T) {
-		m := open(t, s, "t").Minted(minted.NewIndex(time.Now().Add(-time.Hour)), time.Second, time.Now)
+		m := open(t, s, "t").Minted(minted.NewIndex(time.Now().Add(-time.Hour)), time.Second, time.Time{}, time.Now)
 		m.Add(someToken(), time.Now(), time.Now().Add(time.Minute))
 		if err := m.Tell(t.Context()); err != nil {
 			t.Error(err)

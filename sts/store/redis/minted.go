@@ -14,6 +14,7 @@ import (
 
 const (
 	tell  = 200 * time.Millisecond // between tellings of what was minted
+	young = time.Minute            // of a deployment that begins
 	slack = 20 * time.Second       // how long a request lasts at most, and some: what it minted is told after this
 )
 
@@ -26,6 +27,7 @@ type Minted struct {
 	maxStale time.Duration
 	now      func() time.Time
 	own      *minted.Index
+	born     time.Time // of the keys of a deployment that is new; zero for one that is not
 
 	mu      sync.Mutex
 	pending []told
@@ -39,9 +41,14 @@ type told struct {
 }
 
 // Minted returns what this replica tells and asks. own has what it minted before, which it may not have told when it ended. A
-// replica that has not heard from Redis for maxStale mints nothing.
-func (d *DB) Minted(own *minted.Index, maxStale time.Duration, now func() time.Time) *Minted {
-	return &Minted{db: d, id: name(), maxStale: maxStale, now: now, own: own, pending: living(own, now())}
+// replica that has not heard from Redis for maxStale mints nothing. keys is when the oldest key was made that signs or signed: when
+// that was just now, nothing was minted before that Redis could have lost, and nobody need be told that it cannot be known.
+func (d *DB) Minted(own *minted.Index, maxStale time.Duration, keys time.Time, now func() time.Time) *Minted {
+	m := &Minted{db: d, id: name(), maxStale: maxStale, now: now, own: own, pending: living(own, now())}
+	if now().Sub(keys) < young {
+		m.born = keys.Add(-slack)
+	}
+	return m
 }
 
 // living is what of an index has not expired.
@@ -77,7 +84,7 @@ var arrive = redis.NewScript(`
 local at = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if at ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('HSETNX', KEYS[1], 'since', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'since', ARGV[4])
 return 1`)
 
 // tell writes what was minted since the last time, and then up to when that is all.
@@ -91,7 +98,11 @@ func (m *Minted) tell(ctx context.Context) error {
 	at := strconv.FormatInt(now.UnixMilli(), 10)
 	if err == nil {
 		var same int
-		if same, err = arrive.Run(ctx, m.db.rdb, []string{m.db.key("minted:at")}, m.id, before, at).Int(); err == nil && same == 0 {
+		since := at
+		if before == "" && !m.born.IsZero() {
+			since = strconv.FormatInt(m.born.UnixMilli(), 10)
+		}
+		if same, err = arrive.Run(ctx, m.db.rdb, []string{m.db.key("minted:at")}, m.id, before, at, since).Int(); err == nil && same == 0 {
 			err = m.again(ctx, at)
 		}
 	}

@@ -65,7 +65,7 @@ func TestMintedIsToldAnewWhenRedisWentBack(t *testing.T) {
 	clock.Store(start.UnixNano())
 	now := func() time.Time { return time.Unix(0, clock.Load()) }
 	replica := func() minter {
-		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), 3*time.Second, now), t}
+		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), 3*time.Second, time.Time{}, now), t}
 	}
 	a, b := replica(), replica()
 	a.told()
@@ -113,7 +113,7 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	now := func() time.Time { return time.Unix(0, clock.Load()) }
 	after := func(d time.Duration) { clock.Add(int64(d)) }
 	replica := func() minter {
-		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), stale, now), t}
+		return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), stale, time.Time{}, now), t}
 	}
 	a, b, c := replica(), replica(), replica()
 	forged := someToken()
@@ -194,7 +194,7 @@ func TestMintedIsMissedOnlyWhenAllHaveTold(t *testing.T) {
 	}
 	again := minted.NewIndex(start.Add(-minted.Longest)) // as its log has it when it starts anew
 	again.Add(lost, at, at.Add(10*time.Minute))
-	minter{open(t, s, "").Minted(again, stale, now), t}.told()
+	minter{open(t, s, "").Minted(again, stale, time.Time{}, now), t}.told()
 	if err := s.Client.SIsMember(t.Context(), slotOf(t, s, at), lost[:]).Err(); err != nil || !s.Client.SIsMember(t.Context(), slotOf(t, s, at), lost[:]).Val() {
 		t.Errorf("what was minted before the start is not told (%v)", err)
 	}
@@ -228,7 +228,7 @@ func TestMintedThatReplicasForgotIsAskedOfRedis(t *testing.T) {
 	clock.Store(start.UnixNano())
 	now := func() time.Time { return time.Unix(0, clock.Load()) }
 	replica := func(since time.Time) minter {
-		return minter{open(t, s, "").Minted(minted.NewIndex(since), 3*time.Second, now), t}
+		return minter{open(t, s, "").Minted(minted.NewIndex(since), 3*time.Second, time.Time{}, now), t}
 	}
 	a, b := replica(start), replica(start)
 	a.told()
@@ -269,5 +269,44 @@ func TestMintedThatReplicasForgotIsAskedOfRedis(t *testing.T) {
 	}
 	if !b.is(minted.Forgotten, mine, issued) {
 		t.Error("something is said of what nobody remembers")
+	}
+}
+
+// On a deployment that begins nothing can have been lost: what it mints in its first seconds is known, and what nobody minted is missed.
+// Where keys are older, somebody may have minted before Redis lost it.
+func TestMintedOfADeploymentThatBeginsIsKnownFromTheFirst(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[time.Duration]minted.Fate{3 * time.Second: minted.Missing, time.Hour: minted.Forgotten} {
+		s := startServer(t, false)
+		var clock atomic.Int64
+		start := time.Now().Truncate(time.Second)
+		clock.Store(start.UnixNano())
+		now := func() time.Time { return time.Unix(0, clock.Load()) }
+		replica := func() minter {
+			return minter{open(t, s, "").Minted(minted.NewIndex(start.Add(-minted.Longest)), 3*time.Second, start.Add(-age), now), t}
+		}
+		a, b := replica(), replica()
+		mine, issued := someToken(), now()
+		b.told()
+		a.Add(mine, issued, issued.Add(10*time.Minute))
+		a.told()
+		if !b.is(minted.Genuine, mine, issued) || !b.is(minted.Undecided, someToken(), issued) && want == minted.Missing {
+			t.Errorf("keys of %s: what was minted at first is not known, or something is said too soon", age)
+		}
+		clock.Add(int64(time.Minute))
+		a.told()
+		b.told()
+		if !b.is(want, someToken(), issued) {
+			t.Errorf("keys of %s: of a token that nobody minted at first it is not said that it is %v", age, want)
+		}
+
+		// Redis loses everything: of then nothing can be said, however young the keys are.
+		if err := s.Client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		a.told()
+		if !a.is(minted.Forgotten, someToken(), issued) {
+			t.Errorf("keys of %s: something is said of what Redis lost", age)
+		}
 	}
 }
