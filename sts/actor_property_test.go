@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport-sts/sallyport/federation"
 	"github.com/sallyport-sts/sallyport/federation/policy"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
 // leaf is one token of a random tree with two kinds of edges: to what it was exchanged from, and to what the actor
@@ -18,6 +19,7 @@ type leaf struct {
 	subject, actor *leaf    // nil: a platform's token, or nobody
 	chain          []string // who acts, current first
 	revoked        bool
+	acts           bool // somebody presented an actor token
 }
 
 func (l *leaf) dead() bool { return l != nil && (l.revoked || l.subject.dead() || l.actor.dead()) }
@@ -65,6 +67,18 @@ func crowd(w *world) {
 	add("carried", policy.Rule{Targets: []string{"orders"}, ExchangeFrom: []string{"orders"}, Actors: &policy.Workloads{TrustDomain: "prod.example", Issuer: "cluster"}})
 }
 
+// parts is of how many exchanges and parties a token has to tell: whoever presents one to get it, and what is told of those.
+func (l *leaf) parts() int {
+	if l == nil {
+		return 0
+	}
+	n := 1 + l.subject.parts() + l.actor.parts()
+	if l.acts {
+		n++
+	}
+	return n
+}
+
 // grow makes one random exchange, holds the answer to the model, and returns the new token or nil.
 func (d *deployment) grow(rt *rapid.T, r draw, tree []*leaf) *leaf {
 	of := func(target string) []*leaf {
@@ -92,6 +106,7 @@ func (d *deployment) grow(rt *rapid.T, r draw, tree []*leaf) *leaf {
 			actor, shows = d.sign(d.cluster, who, "crowd"), "spiffe://prod.example/cluster/"+who
 		}
 	}
+	l.acts = actor != ""
 	current := len(l.chain) > 0 && l.chain[0] == shows
 	code := ""
 	switch {
@@ -101,7 +116,7 @@ func (d *deployment) grow(rt *rapid.T, r draw, tree []*leaf) *leaf {
 		code = "invalid_request"
 	case l.subject.depth() >= policy.MaxDepth:
 		code = "invalid_target"
-	case l.depth() > policy.MaxDepth:
+	case l.depth() > policy.MaxDepth, l.parts() > revocation.MaxParts:
 		code = "invalid_request"
 	}
 	if shows != "" && !current {

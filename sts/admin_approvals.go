@@ -51,7 +51,8 @@ type AdminProposed struct {
 	Before   time.Time `json:"before,omitzero"`
 	Expires  time.Time `json:"expires"`
 
-	Lock *AdminLock `json:"lock,omitempty"` // that would be lifted, as it stands
+	Lock  *AdminLock    `json:"lock,omitempty"`  // that would be lifted, as it stands
+	Would *AdminRevoked `json:"would,omitempty"` // what a revocation or lock would kill now, as a dry run says it
 }
 
 // ProposeWith derives the key under which proposals travel from the one that all replicas share. Without it what takes two
@@ -68,6 +69,7 @@ func (x *Exchanger) propose(w http.ResponseWriter, r *http.Request, p proposal) 
 	out := AdminRevoked{Action: p.action(), Counts: map[string]int{}, Expires: p.Expires}
 	if p.Ask != nil {
 		out.Selector = p.Ask.Selector
+		out.Warnings = append(x.strange(p.Ask.Selector), x.operators().Second.Why(p.Ask.Selector))
 	}
 	payload, err := json.Marshal(p)
 	var signer jose.Signer
@@ -138,6 +140,11 @@ func (x *Exchanger) serveApproval(w http.ResponseWriter, r *http.Request, scan s
 		for _, l := range x.locks().Locks {
 			if l.ID == p.Unlock && mine(caller(r), operator.Look, l.Selector) {
 				out.Lock = &l
+			}
+		}
+		if p.Ask != nil && may(caller(r), p.Ask.Selector) {
+			if would, err := x.wouldDie(r.Context(), p.Ask.Selector, *p.Ask, scan); err == nil {
+				out.Would = &would
 			}
 		}
 		writeJSON(w, http.StatusOK, "", out)

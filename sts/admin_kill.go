@@ -21,14 +21,14 @@ import (
 func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocation.Selector, ask AdminRevocation, e *entry, scan scan) {
 	e.rec.Reason, e.wait = because(ask), time.Duration(cmp.Or(ask.Wait, 5))*time.Second
 	out, err := x.revokeSelected(r.Context(), sel, ask, e)
-	if err == nil && ask.Count { // when all is done: the killing waits for nothing
+	if err == nil && ask.Count && sel.Value(revocation.KeySigningKey) == "" { // when all is done: the killing waits for nothing
 		counting, cancel := context.WithTimeout(r.Context(), countWait)
 		defer cancel()
 		if t, err := x.tokens(counting, sel, ask.Before, scan); err == nil {
 			out.Tokens = &t
 		}
-		if out.Tokens != nil && out.Tokens.Living == 0 && len(out.Receipts) == 0 && !out.Local && !out.Incomplete {
-			out.Warnings = append(out.Warnings, "nothing that lives matches, as far as this replica's log of tokens and the ledger of leases tell; tokens of the platform that it matches are refused all the same")
+		if out.nothing() {
+			out.Warnings = append(out.Warnings, nothingLives)
 		}
 	}
 	switch {
@@ -40,6 +40,14 @@ func (x *Exchanger) execute(w http.ResponseWriter, r *http.Request, sel revocati
 	default:
 		writeJSON(w, http.StatusOK, e.decision, out)
 	}
+}
+
+// nothingLives is what an operator is told of a selector that nothing was found for.
+const nothingLives = "nothing that lives matches, as far as this replica's log of tokens and the ledger of leases tell; tokens of the platform that it matches are refused all the same"
+
+// nothing reports whether nothing was found, and all of it was looked through.
+func (a AdminRevoked) nothing() bool {
+	return a.Tokens != nil && a.Tokens.Living == 0 && len(a.Receipts) == 0 && !a.Local && !a.Incomplete
 }
 
 // killOf is the id of the entry that keeps dead what a short lock kills.
@@ -62,7 +70,7 @@ func (x *Exchanger) enforce(ctx context.Context, sel revocation.Selector, ask Ad
 	if id := sel.Value(revocation.KeyLease); id != "" {
 		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
 	}
-	out = AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Before: ask.Before, Warnings: x.strange(sel)}
+	out = AdminRevoked{ID: e.decision, Action: "revoke", Selector: sel, Before: ask.Before, Warnings: x.strange(sel), Confined: ask.confined}
 	if ask.Lock {
 		out.Action = "lock"
 		if entry.Until = entry.At.Add(forever); ask.TTL > 0 {

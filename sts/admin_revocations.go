@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,8 @@ type AdminRevocation struct {
 	Ticket   string    `json:"ticket,omitempty"`
 	Count    bool      `json:"count,omitempty"`        // say which tokens it killed, as far as this replica's log tells within a second
 	Wait     int       `json:"wait_seconds,omitempty"` // for replicas, and for what lives outside to be seen dead, at most 10; default 5
+
+	confined string // to this trust domain, by the roles of whoever asked
 }
 
 // AdminRevoked is its answer: the revocation is in force and durable, and this became of what it matches.
@@ -41,6 +44,7 @@ type AdminRevoked struct {
 	Tokens   *AdminTokens   `json:"tokens,omitempty"`   // minted here, as far as this replica's log tells: living in a dry run, else those that it killed
 	Warnings []string       `json:"warnings,omitempty"` // names in the selector that the configuration in force does not have, and the like
 	Proposal string         `json:"proposal,omitempty"` // nothing is done yet: another person has to approve this
+	Confined string         `json:"confined,omitempty"` // to this trust domain, that of whoever asked: what is named and is of another lives on
 
 	// What is true of an answer that is accepted (202) and not whole. The warnings say more.
 	Local      bool `json:"local,omitempty"`      // in force and durable on this replica alone: the shared store is not there; the others have it as soon as it is
@@ -120,11 +124,15 @@ func (x *Exchanger) serveAdminRevoke(w http.ResponseWriter, r *http.Request, sca
 	if ask.DryRun {
 		action = operator.Look
 	}
+	asked := sel
 	if sel, err = by.Confine(action, sel); err != nil {
 		forbid(w, err)
 		return
 	}
 	about(r, sel, because(ask))
+	if !slices.Equal(asked, sel) {
+		ask.confined = sel.Value(revocation.KeyTrustDomain)
+	}
 	if by.Remote() && ask.Reason == "" && !ask.DryRun {
 		writeJSON(w, http.StatusBadRequest, "", adminError{sayWhy})
 		return
@@ -203,6 +211,9 @@ func (x *Exchanger) strange(sel revocation.Selector) []string {
 	var out []string
 	for _, term := range sel {
 		key, value, _ := strings.Cut(term, "=")
+		if hash := x.ConfigHash(); key == revocation.KeyPolicy && value != hash {
+			out = append(out, "the configuration in force here is not policy "+word(value)+" but "+hash+"; it may be an older one, or another replica's")
+		}
 		if why := p.Strange(key, value); why != "" {
 			out = append(out, word(why))
 		}

@@ -15,15 +15,16 @@ import (
 
 // AdminTokens is what of the tokens minted by this replica matches and has not expired.
 type AdminTokens struct {
-	Living    int            `json:"living"`
-	Workloads map[string]int `json:"workloads"` // tokens by workload, the hundred with the most
-	Targets   map[string]int `json:"targets"`   // tokens by target
-	Rules     map[string]int `json:"rules"`     // tokens by the rule that granted them
+	Living    int            `json:"living"`           // those that are dead already too
+	Workloads map[string]int `json:"workloads"`        // tokens by workload, the hundred with the most
+	Targets   map[string]int `json:"targets"`          // tokens by target
+	Rules     map[string]int `json:"rules"`            // tokens by the rule that granted them
+	Others    bool           `json:"others,omitempty"` // there are other replicas: what they minted, and what came of that here, is not counted
 }
 
 // wouldDie is a dry run: what a revocation of sel would kill now.
 func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask AdminRevocation, scan scan) (AdminRevoked, error) {
-	out := AdminRevoked{Action: "revoke", Selector: sel, Before: ask.Before, Counts: map[string]int{}, Warnings: x.strange(sel)}
+	out := AdminRevoked{Action: "revoke", Selector: sel, Before: ask.Before, Counts: map[string]int{}, Warnings: x.strange(sel), Confined: ask.confined}
 	if ask.Lock {
 		out.Action = "lock"
 	}
@@ -37,19 +38,27 @@ func (x *Exchanger) wouldDie(ctx context.Context, sel revocation.Selector, ask A
 			}
 			return nil
 		})
-		if err != nil {
-			return out, err
+		if err != nil { // whoever responds sees the rest
+			out.Incomplete = true
+			out.Warnings = append(out.Warnings, "what lives outside is not shown, because the ledger of leases cannot be read: ask again when the store is back. A revocation can be made meanwhile")
 		}
+	}
+	if sel.Value(revocation.KeySigningKey) != "" {
+		out.Warnings = append(out.Warnings, "which tokens a key of ours signed is not in the log: it is all that were signed with it, of every target and domain, those with which resource servers introspect too")
+		return out, nil
 	}
 	tokens, err := x.tokens(ctx, sel, ask.Before, scan)
 	out.Tokens = &tokens
+	if err == nil && out.nothing() {
+		out.Warnings = append(out.Warnings, nothingLives)
+	}
 	return out, err
 }
 
 // tokens counts what this replica minted, matches, and has not expired. A record says what its exchange can be selected by,
 // and which leases it descends from: a token dies with each of them.
 func (x *Exchanger) tokens(ctx context.Context, sel revocation.Selector, before time.Time, scan scan) (AdminTokens, error) {
-	out := AdminTokens{Workloads: map[string]int{}, Targets: map[string]int{}, Rules: map[string]int{}}
+	out := AdminTokens{Workloads: map[string]int{}, Targets: map[string]int{}, Rules: map[string]int{}, Others: x.revocations.IsShared()}
 	now, matched := x.now(), map[string]bool{}
 	err := scan(now.Add(-longestLife), func(r audit.Record) error {
 		if ctx.Err() != nil {

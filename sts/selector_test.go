@@ -363,7 +363,7 @@ func TestSelectorsThatAreRefused(t *testing.T) {
 		t.Error("a refused selector revokes")
 	}
 	// A slip of the pen is said, and done all the same: it may be a name of an older configuration.
-	if out := o.does(`"dry_run":true`, "attr.taem=checkout", "target=order", "rule=checkout-orders"); mustJSON(out["warnings"]) != `["the configuration in force has no attribute taem; did you mean team?","the configuration in force has no target order; did you mean orders?"]` {
+	if out := o.does(`"dry_run":true`, "attr.taem=checkout", "target=order", "rule=checkout-orders"); !strings.HasPrefix(mustJSON(out["warnings"]), `["the configuration in force has no attribute taem; did you mean team?","the configuration in force has no target order; did you mean orders?","nothing that lives matches`) {
 		t.Errorf("warnings: %v", out["warnings"])
 	}
 	// A value is never a pattern.

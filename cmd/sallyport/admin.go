@@ -122,6 +122,9 @@ func (a *admin) call(ctx context.Context, method, path string, body, out any) er
 // explain says what to look at when nobody answers.
 func (a *admin) explain(err error) error {
 	var network *url.Error
+	if errors.As(err, &network) && network.Timeout() {
+		return fmt.Errorf("the server at %s was asked and did not answer in time: it may still do what it was asked for; look before you ask again, or ask another replica", visible(a.address))
+	}
 	if errors.As(err, &network) && strings.HasPrefix(a.address, "https://") {
 		return fmt.Errorf("cannot reach %s: %w\n  Is listen.operators set in its sallyport.yaml? Does --admin-ca-file name the authority of its certificate?", visible(a.address), network.Err)
 	}

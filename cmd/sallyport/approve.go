@@ -43,7 +43,8 @@ is, and does nothing.`,
 			if err != nil {
 				return usagef("the proposal: %w", err)
 			}
-			ask := sts.AdminApproval{Proposal: strings.TrimSpace(string(raw)), Show: show}
+			line, _, _ := strings.Cut(strings.TrimSpace(string(raw)), "\n") // a colleague may have sent all that was printed
+			ask := sts.AdminApproval{Proposal: strings.TrimSpace(line), Show: show}
 			if show {
 				var p sts.AdminProposed
 				if err := a.call(c.Context(), http.MethodPost, "/approvals", ask, &p); err != nil {
@@ -68,11 +69,15 @@ is, and does nothing.`,
 var errSecond = errors.New("nothing is done yet: this takes a second person")
 
 // printProposed says what to do with a proposal.
-func printProposed(w io.Writer, done sts.AdminRevoked, output string) error {
-	if output == "json" {
-		return errors.Join(writeJSON(w, done, "  "), errSecond)
+func printProposed(c *cobra.Command, done sts.AdminRevoked, output string) error {
+	for _, w := range done.Warnings {
+		fmt.Fprintln(c.ErrOrStderr(), "warning: "+visible(w))
 	}
-	_, err := fmt.Fprintf(w, "%s\n\nA colleague who may do the same approves it until %s:\n  sallyport approve -    (and pastes the line above)\n", done.Proposal, moment(done.Expires))
+	if output == "json" {
+		return errors.Join(writeJSON(c.OutOrStdout(), done, "  "), errSecond)
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), done.Proposal)
+	fmt.Fprintf(c.ErrOrStderr(), "\nA colleague who may do the same approves it until %s:\n  sallyport approve -    (and pastes the line above)\n", moment(done.Expires))
 	return errors.Join(err, errSecond)
 }
 
@@ -105,5 +110,13 @@ func printProposal(w io.Writer, p sts.AdminProposed, output string) error {
 	if p.TTL > 0 {
 		rows = append(rows, []string{"for", fmt.Sprintf("%d s", p.TTL)})
 	}
-	return table(w, append(rows, []string{"until", moment(p.Expires)}), nil)
+	if err := table(w, append(rows, []string{"until", moment(p.Expires)}), nil); err != nil || p.Would == nil {
+		return err
+	}
+	for _, warning := range p.Would.Warnings {
+		if _, err := fmt.Fprintln(w, "warning: "+visible(warning)); err != nil {
+			return err
+		}
+	}
+	return printRevoked(w, *p.Would, true)
 }

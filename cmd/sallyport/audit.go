@@ -342,7 +342,7 @@ func showRow(r audit.Record) []string {
 	if k := r.Keys; k != nil {
 		outcome, target = "rotated", strings.Join(k.Published, " ")
 		if k.Compromised {
-			outcome = "compromised"
+			outcome, target = "compromised", "out: "+strings.Join(k.Removed, " ")+"; new: "+strings.Join(k.Published, " ")
 		}
 		why = strings.TrimSuffix("by "+k.By+": "+r.Reason, ": ")
 	}

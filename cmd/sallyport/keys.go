@@ -187,8 +187,8 @@ func newKeysRotate() *cobra.Command {
 has expired. A running server follows within seconds, and puts it on record.
 
 --now lets the new keys sign at once. Whoever has the key set cached (at most 5 minutes) refuses new tokens until
-reading it again. --compromised also takes the old keys out at once: what they signed is refused here from now on,
-and by others as their caches run out.`,
+reading it again. --compromised also takes the old keys out at once: what they signed is refused by each replica within
+seconds, and by others as their caches run out.`,
 		Args: exactArgs(1, "the configuration directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Algorithm = jose.SignatureAlgorithm(algorithm)
@@ -209,7 +209,7 @@ and by others as their caches run out.`,
 			}
 			w := c.OutOrStdout()
 			if r.Compromised {
-				if _, err := fmt.Fprintln(w, "The old keys are out: every token that they signed is refused here from now on, and elsewhere as caches of the key set run out.\nWhat others believed is listed by: sallyport trust withdraw"); err != nil {
+				if _, err := fmt.Fprintf(w, "Taken out: %s. Every token that they signed is refused by each replica as soon as it reads the keys again, within seconds, and elsewhere as caches of the key set run out.\nWhat others believed is listed by: sallyport trust withdraw\n", strings.Join(takenOut(k), ", ")); err != nil {
 					return err
 				}
 			}
@@ -228,4 +228,18 @@ and by others as their caches run out.`,
 	c.Flags().BoolVar(&r.Compromised, "compromised", false, "take the old keys out at once; implies --now")
 	d.flags(c)
 	return c
+}
+
+// takenOut are the keys that the last change took out, as SET/KID.
+func takenOut(k *keys.Keys) (out []string) {
+	for {
+		select {
+		case c := <-k.News():
+			if len(c.Removed) > 0 {
+				out = c.Removed
+			}
+		default:
+			return out
+		}
+	}
 }

@@ -54,7 +54,7 @@ func newUnlock() *cobra.Command {
 				return err
 			}
 			if done.Proposal != "" {
-				return printProposed(c.OutOrStdout(), done, output)
+				return printProposed(c, done, output)
 			}
 			return showRevoked(c, done, output, false)
 		},

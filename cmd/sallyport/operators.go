@@ -82,7 +82,7 @@ func (s *service) remoteAdmin() http.Handler {
 			w.Header().Set("Cache-Control", "no-store")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = w.Write([]byte(`{"error":"no operator: neither a client certificate nor a token of one was presented"}`))
+			_, _ = w.Write([]byte(`{"error":"no operator: the client certificate or token that was presented is of nobody with a role in operators.yaml, or none was presented; the server's log says which"}`))
 			return
 		}
 		s.admin.ServeHTTP(w, r.WithContext(operator.With(r.Context(), o)))

@@ -215,6 +215,18 @@ func TestCrossDomainRevokeIsRefused(t *testing.T) {
 	e.says(exitFailed, "no role with look in trust domain legacy.example", prod, "reach", "trust_domain=legacy.example")
 	alive("before", theirs, true)
 
+	// A token of another trust domain lives on, and nobody is told that it is dead.
+	stolen := filepath.Join(t.TempDir(), "stolen.jwt")
+	if err := os.WriteFile(stolen, []byte(theirs), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"revoke", "lock"} {
+		if out := e.says(exitFailed, "nothing of trust domain prod.example matched", prod, append(why, what, "token-file="+stolen)...); strings.Contains(out, "dead:") {
+			t.Errorf("%s of another's token says:\n%s", what, out)
+		}
+	}
+	alive("another's token", theirs, true)
+
 	// A selector that matches both kills what is the responder's own.
 	e.says(exitDone, "trust_domain=prod.example", prod, append(why, "revoke", "target=gateway")...)
 	alive("its own", mine, false)

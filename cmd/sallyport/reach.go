@@ -34,7 +34,7 @@ attr.NAME=, target=, rule=.`,
 			var ask sts.AdminAsked
 			var err error
 			if file, ok := strings.CutPrefix(strings.Join(args, " "), "token-file="); ok && len(args) == 1 {
-				token, err := readToken(c.InOrStdin(), file, "token-file")
+				token, err := evidence(c.InOrStdin(), file)
 				if err != nil {
 					return err
 				}

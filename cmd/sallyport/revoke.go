@@ -62,8 +62,8 @@ else, also a token of the platform, is for operators, over the admin socket; so 
 
 ` + selectorHelp + `
 
-The command ends with 0 when every replica has applied it and all that lives outside was seen dead, or is known to die by
-itself; what is not dead within --wait is tried on, and shown.`,
+The command ends with 0 when every replica that serves has applied it and all that lives outside was seen dead, or is known to die
+by itself; what is not dead within --wait is tried on, and shown. One that was silent for so long that it serves nothing is named.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if tokenFile != "" {
 				args = append(args, "token-file="+tokenFile)
@@ -112,7 +112,7 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	if done.Proposal != "" {
-		return printProposed(c.OutOrStdout(), done, o.output)
+		return printProposed(c, done, o.output)
 	}
 	if !o.ask.DryRun && !o.ask.Drill && !done.Local && !done.Incomplete {
 		if err := o.follow(c.Context(), c.ErrOrStderr(), &done, time.Now().Add(o.wait-time.Duration(o.ask.Wait)*time.Second)); err != nil {
@@ -188,10 +188,17 @@ func unfinished(done sts.AdminRevoked) error {
 		return errors.New("in force, and not all that was asked for; see the warning")
 	case n > 0 && done.Action != "drill":
 		return fmt.Errorf("%s not dead yet; the attempts go on: see sallyport leases state=dying", count(n, "credential"))
+	case done.Confined != "" && nothing(done):
+		return fmt.Errorf("nothing of trust domain %s matched, and your roles are for that alone: what is named and is of another domain lives on; ask an operator of that", visible(done.Confined))
 	case len(behind) > 0:
 		return fmt.Errorf("%s not applied it: %s; a replica that does not hear from the others stops issuing after revocation.max_staleness", plural(len(behind), "replica has", "replicas have"), strings.Join(behind, ", "))
 	}
 	return nil
+}
+
+// nothing reports whether nothing that lives was found.
+func nothing(done sts.AdminRevoked) bool {
+	return done.Tokens != nil && done.Tokens.Living == 0 && len(done.Receipts) == 0
 }
 
 func plural(n int, one, many string) string {
@@ -246,6 +253,8 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 		rows = append(rows, []string{"from now on", "the lock refuses nothing; what it killed stays dead"})
 	case done.Local:
 		rows = append(rows, []string{"minted here", "dead on this replica, and elsewhere as soon as the others know"}, []string{"outside", "dies as soon as this replica reaches the store"})
+	case !dry && nothing(done):
+		rows = append(rows, []string{"minted here", "nothing that lives matches; whatever does is refused from now on"})
 	case !dry:
 		rows = append(rows, []string{"minted here", "dead: all that matches, and everything exchanged from it"})
 	}
@@ -261,7 +270,11 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 		if dry {
 			what = "minted here"
 		}
-		rows = append(rows, []string{what, plural(t.Living, "token", "tokens") + " of this replica's log"})
+		of := " of this replica's log"
+		if dry && t.Living > 0 {
+			of += ", if not dead already"
+		}
+		rows = append(rows, []string{what, plural(t.Living, "token", "tokens") + of})
 		for _, of := range []struct {
 			name string
 			by   map[string]int
@@ -269,6 +282,9 @@ func printRevoked(w io.Writer, done sts.AdminRevoked, dry bool) error {
 			for _, name := range slices.Sorted(maps.Keys(of.by)) {
 				rows = append(rows, []string{"  " + of.name, name + ": " + strconv.Itoa(of.by[name])})
 			}
+		}
+		if t.Others {
+			rows = append(rows, []string{"", "what other replicas minted, and what came of that here, dies too and is not counted"})
 		}
 	}
 	outside := 0

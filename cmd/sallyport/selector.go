@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/sallyport-sts/sallyport/federation"
+	"github.com/sallyport-sts/sallyport/federation/secret"
 	"github.com/sallyport-sts/sallyport/sts/lease"
 )
 
@@ -19,6 +21,36 @@ const selectorHelp = `Selectors, all of which must hold of one exchange; what de
   trust_domain=DOMAIN       all of a domain    signing_key=KID        a key of ours
   target=NAME  rule=NAME  policy=HASH          what was asked for, which rule granted it, under which configuration
   jti=ISS/ID  token=SHA-256                    a token by its id, or by its fingerprint`
+
+// evidence reads a token that somebody has found, and nothing that is no token.
+func evidence(in io.Reader, file string) (secret.Value, error) {
+	token, err := readToken(in, file, "token-file")
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if why := noToken(token.Reveal()); why != "" {
+		return secret.Value{}, usagef("%s %s; put the token itself into a file, and nothing else", visible(file), why)
+	}
+	return token, nil
+}
+
+// noToken says what is in a file beside a token: nothing matches that, and it would be called dead.
+func noToken(text string) string {
+	var answer map[string]json.RawMessage
+	switch {
+	case json.Unmarshal([]byte(text), &answer) == nil && answer["access_token"] != nil:
+		return "holds a whole answer, of which access_token is the token"
+	case json.Unmarshal([]byte(text), new(string)) == nil:
+		return "holds a token in quotation marks"
+	case len(text) > 7 && strings.EqualFold(text[:7], "bearer "):
+		return "begins with Bearer, which is no part of a token"
+	case strings.HasPrefix(text, "access_token="), strings.HasPrefix(text, "token="):
+		return "holds the name of a token as well"
+	case strings.HasPrefix(text, "eyJ") && (strings.Count(text, ".") != 2 || strings.ContainsAny(text, " \t\r\n")):
+		return "holds what begins like a token and is none: a part of one, or more than one"
+	}
+	return ""
+}
 
 // selectors reads token files, and leaves every other term to the server.
 func selectors(in io.Reader, args []string) ([]string, error) {
@@ -37,7 +69,7 @@ func selectors(in io.Reader, args []string) ([]string, error) {
 			}
 			continue
 		}
-		token, err := readToken(in, file, "token-file")
+		token, err := evidence(in, file)
 		if err != nil {
 			return nil, err
 		}

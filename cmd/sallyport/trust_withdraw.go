@@ -96,7 +96,8 @@ func withdrawal(set *config.Set, dir string) string {
 		b.WriteString("# No target's other side believes the keys of this service.\n")
 	}
 	b.WriteString(`# --- what was exchanged from tokens of the stolen key, forged ones too: logins, leases, tokens
-# The alarm names its kid; sallyport keys list showed it before the keys were rotated.
+# KID: the alarm names it, sallyport keys rotate printed it, and sallyport audit show --type keys has it. This kills all that it signed:
+# resource servers need a new token to introspect with as well.
 sallyport revoke signing_key=KID --reason 'signing key stolen'
 `)
 	return b.String()

@@ -21,6 +21,14 @@ func (s Second) Needs(a Action, sel revocation.Selector) bool {
 	return a == Unlock && s.Unlock || a == Revoke && (s.Estate && Wide(sel) || s.Domain && !Narrow(sel))
 }
 
+// Why says why a revocation or lock of sel takes two people, and what would not.
+func (s Second) Why(sel revocation.Selector) string {
+	if s.Domain && !Narrow(sel) {
+		return "it takes two people because the selector names no workload, token or lease (second_person: domain); one that does, by subject, actor, token, jti, family or lease, takes one"
+	}
+	return "it takes two people because the selector names no trust domain, workload or token (second_person: estate); with a term such as trust_domain= it takes one"
+}
+
 // Narrow reports whether a selector names one workload, one token or one lease, with what came of it. No other term narrows for
 // sure: everything may be of one policy, be granted by one rule, or have one attribute.
 func Narrow(sel revocation.Selector) bool {

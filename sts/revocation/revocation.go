@@ -281,6 +281,9 @@ func (s *Set) Replicas(ctx context.Context) ([]Replica, error) {
 // Locks returns the locks that stand at now, in no order.
 func (s *Set) Locks(now time.Time) []Entry { return s.index.locks(now) }
 
+// IsShared reports whether there may be other replicas.
+func (s *Set) IsShared() bool { return s.shared != nil }
+
 // Clock sets the clock by which locks end; [time.Now] is it without. It is called before anything is asked.
 func (s *Set) Clock(now func() time.Time) { s.index.now = now }
 
