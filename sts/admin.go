@@ -106,6 +106,7 @@ type adminError struct {
 // AdminStatus is the answer to GET /admin/v1/status.
 type AdminStatus struct {
 	Version     string           `json:"version"`
+	Replica     string           `json:"replica,omitempty"` // among others, until it ends; none for a deployment of one
 	Started     time.Time        `json:"started"`
 	Issuer      string           `json:"issuer"`
 	Config      string           `json:"config"` // hash of the set in force

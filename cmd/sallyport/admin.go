@@ -166,9 +166,14 @@ func printStatus(w io.Writer, s sts.AdminStatus) error {
 		{"issuer", s.Issuer},
 		{"started", s.Started.UTC().Format(time.RFC3339)},
 		{"configuration", s.Config},
+	}
+	if s.Replica != "" {
+		rows = append(rows, []string{"replica", s.Replica})
+	}
+	rows = append(rows, [][]string{
 		{"revocations", fmt.Sprintf("position %s, %d live", s.Revocations.Position, s.Revocations.Live)},
 		{"audit", fmt.Sprintf("record %d, signed up to %d, %d unsynced, %d MiB free", s.Audit.Last, s.Audit.Signed, s.Audit.Unsynced, s.Audit.Free>>20)},
-	}
+	}...)
 	for _, c := range s.Checks {
 		rows = append(rows, []string{"check " + c.Name, cmp.Or(c.Reason, "ok")})
 	}

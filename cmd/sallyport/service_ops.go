@@ -19,6 +19,9 @@ func (s *service) status() sts.AdminStatus {
 		Audit:       sts.AdminAudit{Last: a.Last, Signed: a.Signed, Unsynced: a.Unsynced, Free: a.Free},
 		Issuers:     []sts.AdminIssuer{},
 	}
+	if s.replica != nil {
+		out.Replica = s.replica.Name()
+	}
 	for _, k := range slices.SortedFunc(slices.Values(s.keyCache.Status()), func(a, b federation.KeyStatus) int {
 		return cmp.Or(cmp.Compare(a.Issuer, b.Issuer), cmp.Compare(a.Source, b.Source))
 	}) {

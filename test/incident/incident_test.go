@@ -256,6 +256,13 @@ func TestIncidentOnThreeReplicas(t *testing.T) {
 		if err != nil || strings.Count(out, " yes ") != 3 || !strings.Contains(out, "10 dead") {
 			t.Errorf("the command says %v", err)
 		}
+		for _, node := range e.nodes { // which is which
+			status, err := e.cli(node, "status")
+			name := regexp.MustCompile(`(?m)^replica +(\S+)$`).FindStringSubmatch(status)
+			if err != nil || name == nil || !strings.Contains(out, name[1]+" ") {
+				t.Errorf("the status of a replica does not name it as the table does: %v\n%s", err, status)
+			}
+		}
 		e.dead(e.nodes, bearer, tokens(stolen)...)
 		if n := e.roles(); n != 3 {
 			t.Errorf("%d logins stand, want 3 of another workload", n)

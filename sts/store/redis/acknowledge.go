@@ -66,6 +66,9 @@ func (r *Replica) Replicas(ctx context.Context) ([]revocation.Replica, error) {
 	return out, nil
 }
 
+// Name is this replica among others, as [Replica.Replicas] lists it.
+func (r *Replica) Name() string { return r.id }
+
 // name is this replica among others: its host, and something that no other process has.
 func name() string {
 	host, _ := os.Hostname()
