@@ -65,7 +65,7 @@ func (s *Leases) Due(ctx context.Context, target string, now time.Time, most int
 		if err != nil {
 			return nil, err
 		}
-		var due []stored
+		var out []lease.Lease
 		index := s.dueKey(target)
 		mended := false
 		err = s.look(ctx, ids, func(id, entry string, l stored, ok bool) {
@@ -78,7 +78,7 @@ func (s *Leases) Due(ctx context.Context, target string, now time.Time, most int
 				s.mend(ctx, id, entry, index, score(&l.lease))
 			default:
 				if !l.lease.Due.After(now) { // else in this microsecond
-					due = append(due, l)
+					out = append(out, l.lease)
 				}
 				return
 			}
@@ -87,18 +87,12 @@ func (s *Leases) Due(ctx context.Context, target string, now time.Time, most int
 		if err != nil {
 			return nil, err
 		}
-		if mended && len(due) < most && len(ids) == page { // what is wrong must not hide what is due
+		if mended && len(out) < most && len(ids) == page { // what is wrong must not hide what is due
 			page = max(most, leasePage)
 			continue
 		}
-		slices.SortStableFunc(due, func(a, b stored) int { return a.lease.Due.Compare(b.lease.Due) })
-		due = due[:min(most, len(due))]
-		s.leave(due)
-		out := make([]lease.Lease, len(due))
-		for i, l := range due {
-			out[i] = copied(l.lease)
-		}
-		return out, nil
+		slices.SortStableFunc(out, func(a, b lease.Lease) int { return a.Due.Compare(b.Due) })
+		return out[:min(most, len(out))], nil
 	}
 	return nil, unavailable("reading what is due", errors.New("its index is full of what is not; find out who writes to Redis"))
 }

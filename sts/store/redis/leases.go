@@ -38,8 +38,7 @@ type Leases struct {
 
 	mu      sync.Mutex
 	leads   bool
-	damaged map[string]bool   // what was logged
-	recent  map[string]stored // what Due has read, for the change that follows; see take
+	damaged map[string]bool // what was logged
 }
 
 var _ lease.Store = (*Leases)(nil)
@@ -49,7 +48,7 @@ func (d *DB) Leases(mac []byte, log zerolog.Logger) (*Leases, error) {
 	if len(mac) < sha256.Size {
 		return nil, fmt.Errorf("leases in Redis: MAC key has %d bytes, needs %d", len(mac), sha256.Size)
 	}
-	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}, recent: map[string]stored{}, turn: make(chan struct{}, 1)}, nil
+	return &Leases{db: d, mac: slices.Clone(mac), id: rand.Text(), log: log, damaged: map[string]bool{}, turn: make(chan struct{}, 1)}, nil
 }
 
 func unavailable(doing string, err error) error {
@@ -77,7 +76,7 @@ func (s *Leases) Open(ctx context.Context, l lease.Lease, max lease.Limits) erro
 }
 
 // Update implements [lease.Store]: all are read at once and written at once, and those that somebody else was faster with
-// are read again. What Due has read is not read twice, since whether it is still so is asked when it is written.
+// are read again.
 func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Lease) lease.Verdict) ([]lease.Lease, error) {
 	var done []lease.Lease
 	left := ids
@@ -88,31 +87,22 @@ func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Le
 		if round > 0 {
 			pause(ctx, mathrand.N(min(leaseRest, time.Millisecond<<min(round, 10))))
 		}
-		var found []stored
-		if round == 0 {
-			found, left = s.take(left)
-		}
-		recent := len(found)
-		fresh, err := s.read(ctx, left)
+		found, err := s.read(ctx, left)
 		if err != nil {
 			return done, err
 		}
 		var puts []put
 		var changed []lease.Lease
-		var again []string
-		for i, old := range append(found, fresh...) {
+		for _, old := range found {
 			l := copied(old.lease)
 			verdict := change(&l)
 			if verdict == lease.Leave {
-				if i < recent { // nothing is written that would tell whether it is so still
-					again = append(again, old.lease.ID)
-				}
 				continue
 			}
 			puts, changed = append(puts, put{old: old, lease: l, remove: verdict == lease.Remove}), append(changed, l)
 		}
 		codes, err := s.putAll(ctx, puts)
-		left = again
+		left = nil
 		for i, code := range codes {
 			switch code {
 			case putDone:
@@ -126,36 +116,6 @@ func (s *Leases) Update(ctx context.Context, ids []string, change func(*lease.Le
 		}
 	}
 	return done, nil
-}
-
-// take returns what Due has read of ids, once, and the ids of which it has read nothing.
-func (s *Leases) take(ids []string) (found []stored, left []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.recent) == 0 {
-		return nil, ids
-	}
-	for _, id := range ids {
-		if l, ok := s.recent[id]; ok {
-			delete(s.recent, id)
-			found = append(found, l)
-		} else {
-			left = append(left, id)
-		}
-	}
-	return found, left
-}
-
-// leave leaves what was read for the change that follows.
-func (s *Leases) leave(list []stored) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.recent) >= 20*leasePage { // of changes that never came
-		clear(s.recent)
-	}
-	for _, l := range list {
-		s.recent[l.lease.ID] = l
-	}
 }
 
 // putAll does puts in one round trip, or three when the server does not know the scripts. The codes are those of all that is

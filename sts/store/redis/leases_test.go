@@ -280,6 +280,57 @@ func TestLeasesOfTwoReplicas(t *testing.T) {
 	}
 }
 
+// Of many leases that are to go, those that another replica changes between the reading and the writing stay, and are looked at
+// again; the others go, with all of their indexes.
+func TestLeasesThatAreChangedMeanwhileDoNotGo(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	a, b := leases(t, open(t, s, "")), leases(t, open(t, s, ""))
+	var ids, changed []string
+	for i := range 120 {
+		ids = append(ids, fmt.Sprintf("id-%03d", i))
+		l := newLease(ids[i], "root", fmt.Sprint("parent-", i%3))
+		l.Workload, l.Target, l.Fingerprint = fmt.Sprint("workload-", i%2), fmt.Sprint("target-", i%2), fmt.Sprint("print-", i)
+		mustOpen(t, a, l)
+		if i%10 == 0 {
+			changed = append(changed, ids[i])
+		}
+	}
+	var once sync.Once
+	done, err := a.Update(t.Context(), ids, func(l *lease.Lease) lease.Verdict {
+		once.Do(func() {
+			if _, err := b.Update(context.Background(), changed, func(l *lease.Lease) lease.Verdict { l.Tries = 7; return lease.Write }); err != nil {
+				t.Error(err)
+			}
+		})
+		if l.Tries == 7 {
+			return lease.Leave
+		}
+		return lease.Remove
+	})
+	if err != nil || len(done) != 108 {
+		t.Fatalf("%d went (%v), want 108", len(done), err)
+	}
+	var left []string
+	if err := b.Each(t.Context(), func(l lease.Lease) error { left = append(left, l.ID); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Sort(left); !slices.Equal(left, changed) {
+		t.Errorf("left are %v, want %v", left, changed)
+	}
+	for _, id := range changed {
+		if l, err := b.Find(t.Context(), "print-"+strings.TrimLeft(strings.TrimPrefix(id, "id-"), "0")); id != "id-000" && (err != nil || l.ID != id) {
+			t.Errorf("%s is not found by its fingerprint: %v", id, err)
+		}
+	}
+	if below, err := b.Below(t.Context(), "root"); err != nil || !slices.Equal(below, changed) {
+		t.Errorf("below root are %v (%v)", below, err)
+	}
+	if _, err := b.Update(t.Context(), changed, remove); err != nil || len(keys(t, s)) != 0 {
+		t.Errorf("left are %v (%v)", keys(t, s), err)
+	}
+}
+
 func TestOneReplicaLeads(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, false)
