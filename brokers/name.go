@@ -41,6 +41,14 @@ func ParseName(s string) (expires time.Time, ok bool) {
 	return time.Unix(n, 0), err == nil
 }
 
+// LeaseOf returns what a name says of its lease: how its id begins. It is "" for a name that no [Order] has.
+func LeaseOf(s string) string {
+	if _, ok := ParseName(s); !ok {
+		return ""
+	}
+	return s[len(s)-nameID:]
+}
+
 func base32Char(c byte) bool { return c >= 'a' && c <= 'z' || c >= '2' && c <= '7' }
 
 func base36Char(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }

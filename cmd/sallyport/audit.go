@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-sts/sallyport/brokers"
 	"github.com/sallyport-sts/sallyport/sts"
 	"github.com/sallyport-sts/sallyport/sts/audit"
 	"github.com/sallyport-sts/sallyport/sts/config"
@@ -50,23 +51,30 @@ func checkOutput(output string) error {
 func newExplain() *cobra.Command {
 	var dir, output string
 	c := &cobra.Command{
-		Use:     "explain DECISION_ID",
+		Use:     "explain DECISION_ID | LOGIN",
 		Short:   "Say why an exchange was allowed or refused, from the audit log",
 		Example: "sallyport explain --config /etc/sallyport mfrggzdfmztwq2lknnwg23tpoa",
 		Long: `Say why an exchange was allowed or refused, from the audit log. The decision id stands in the error text
-that the caller saw and in the Sallyport-Decision header of every answer.`,
-		Args: exactArgs(1, "the decision id"),
+that the caller saw and in the Sallyport-Decision header of every answer. A login that was made for somebody, such as
+sts_tp5f21_6kbldrxwwutre4yc in the log of a database, says by its name which decision it is of.`,
+		Args: exactArgs(1, "the decision id, or the name of a login"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
 			id := strings.TrimSpace(args[0])
-			if !isDecision(id) {
+			begins := brokers.LeaseOf(id)
+			if !isDecision(id) && begins == "" {
 				return usagef("%s is no decision id; copy the 26 letters and digits after the word Decision in the error text", visible(id))
 			}
 			server, err := loadServer(dir)
 			if err != nil {
 				return err
+			}
+			if begins != "" {
+				if id, err = decisionOf(server.Audit.Dir, begins); err != nil {
+					return err
+				}
 			}
 			rec, ok, err := audit.Find(server.Audit.Dir, id)
 			if err != nil {
@@ -93,6 +101,23 @@ that the caller saw and in the Sallyport-Decision header of every answer.`,
 	configFlag(c, &dir)
 	outputFlag(c, &output)
 	return c
+}
+
+// decisionOf is the decision whose id begins so and that issued something.
+func decisionOf(dir, begins string) (id string, err error) {
+	err = audit.Scan(dir, func(l audit.Line) error {
+		if strings.HasPrefix(l.Decision, begins) && l.Lease != nil {
+			id = l.Decision
+		}
+		return nil
+	}, audit.Filter{Types: []audit.Type{audit.TypeExchange}})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the audit log: %w", err)
+	case id == "":
+		return "", fmt.Errorf("no decision that begins with %s is in the audit log at %s; it may be in the log of another replica", begins, dir)
+	}
+	return id, nil
 }
 
 // ends says what became of a credential that lived outside.
