@@ -101,6 +101,9 @@ func (o *operation) run(c *cobra.Command, args []string) error {
 	if err := checkOutput(o.output); err != nil {
 		return err
 	}
+	if n := max(len(o.ask.Reason), len(o.ask.Ticket)); n > 256 {
+		return usagef("--reason or --ticket has %d bytes, and 256 are kept", n)
+	}
 	var err error
 	if o.ask.Selector, err = selectors(c.InOrStdin(), args); err != nil {
 		return err
