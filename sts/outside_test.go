@@ -147,9 +147,9 @@ func deployOutside(t *testing.T, limits lease.Limits, changes ...func(*world)) *
 	}
 	d.keeper, err = lease.NewKeeper(lease.Config{
 		Store: ledger{d.store, &d.ledgerDown}, Seal: seal, Brokers: d.exchanger.Revoker, Limits: limits, Now: d.clock.now, Log: zerolog.New(d.logs),
-		Dead: func(l lease.Lease) bool {
-			_, dead := d.revocations.Dead(sts.FactsOf(d.revocations.Hasher(), l))
-			return dead
+		Dead: func(l lease.Lease) (string, bool) {
+			e, dead := d.revocations.Dead(sts.FactsOf(d.revocations.Hasher(), l))
+			return e.Decision, dead
 		},
 	})
 	if err != nil {

@@ -82,9 +82,9 @@ func (s *service) openLeases(ctx context.Context) error {
 	}
 	s.leases, err = lease.NewKeeper(lease.Config{
 		Store: store, Seal: seal, Brokers: s.exchanger.Revoker,
-		Dead: func(l lease.Lease) bool {
-			_, dead := s.revocations.Dead(sts.FactsOf(s.revocations.Hasher(), l))
-			return dead
+		Dead: func(l lease.Lease) (string, bool) {
+			e, dead := s.revocations.Dead(sts.FactsOf(s.revocations.Hasher(), l))
+			return e.Decision, dead
 		},
 		Limits:      s.server.Leases,
 		TargetLimit: func(target string) int { return (*s.leaseLimits.Load())[target] },

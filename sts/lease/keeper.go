@@ -28,8 +28,9 @@ type Config struct {
 	Store   Store
 	Seal    Sealer
 	Brokers func(target string) (brokers.Revoker, bool) // in force now
-	// Dead reports whether a lease has been revoked, or one that it descends from, or what was selected of either.
-	Dead   func(Lease) bool
+	// Dead reports whether a lease has been revoked, or one that it descends from, or what was selected of either, and by which
+	// revocation, "" when that is not known.
+	Dead   func(Lease) (by string, dead bool)
 	Limits Limits
 	// TargetLimit is the limit of one target, 0 for that of Limits; nil: every target has that.
 	TargetLimit func(target string) int

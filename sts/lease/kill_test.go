@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -400,15 +401,20 @@ func TestWhatWasRevokedIsFoundByWhoeverCleansUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mustMint(w.order("a", "root"))
+		w.mustMint(w.order("c", "unknown"))
 		b := w.order("b").Name()
 		w.mustMint(w.order("b"))
-		w.revoked["root"] = true
+		w.revoked["root"], w.revoked["unknown"] = true, true
 		w.run(11 * time.Second)
 		if names := w.up().names(); len(names) != 1 || names[0] != b {
 			t.Errorf("%v live, want only b", names)
 		}
-		if e := w.endings(); len(e) != 1 || e[0].lease.Why != lease.WhyRevoked {
-			t.Errorf("told: %+v", e)
+		why := map[string]string{}
+		for _, e := range w.endings() {
+			why[e.lease.ID] = e.lease.Why
+		}
+		if want := map[string]string{"a": "revocation of root", "c": lease.WhyRevoked}; !maps.Equal(why, want) {
+			t.Errorf("told why: %v, want %v", why, want)
 		}
 	})
 }

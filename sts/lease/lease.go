@@ -50,7 +50,7 @@ const (
 	WhyAbandoned = "abandoned" // its mint never ended, or ended unclearly
 	WhyWithdrawn = "withdrawn" // minted, and not handed out
 	WhyOrphan    = "orphan"    // found upstream, in no ledger
-	WhyRevoked   = "revoked"   // found to be so by whoever cleans up
+	WhyRevoked   = "revoked"   // found to be so by whoever cleans up, who does not know by what
 )
 
 // Limits bound how many leases there are, dying ones included: an upstream has room for so many, and an explosion is

@@ -178,15 +178,15 @@ func (w *drawn) begin() {
 			u, ok := w.targets[target]
 			return brokerOf{u, target, p}, ok
 		},
-		Dead: func(l lease.Lease) bool {
+		Dead: func(l lease.Lease) (string, bool) {
 			w.world.mu.Lock()
 			defer w.world.mu.Unlock()
 			for _, a := range append(slices.Clone(l.Ancestors), l.ID) {
 				if w.revoked[a] {
-					return true
+					return "", true
 				}
 			}
-			return false
+			return "", false
 		},
 	})
 	if err != nil {

@@ -1,7 +1,10 @@
 package lease
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -117,14 +120,19 @@ func (k *Keeper) track(do func()) {
 // sweep condemns what a revocation killed while nobody was there to do it: by another replica that died of it, or
 // in flight when it came. It depends on no index, and writes again what an index seems to have forgotten.
 func (k *Keeper) sweep(ctx context.Context) {
-	var dead, forgotten []string
+	var forgotten []string
+	dead := map[string]string{} // by what
 	now := k.Now()
 	tally := newTally()
 	err := k.Store.Each(ctx, func(l Lease) error {
 		tally.add(&l, now)
+		by, is := "", false
+		if l.State != Dying {
+			by, is = k.Dead(l)
+		}
 		switch {
-		case l.State != Dying && k.Dead(l):
-			dead = append(dead, l.ID)
+		case is:
+			dead[l.ID] = cmp.Or(by, WhyRevoked)
 		case l.Due.Before(now.Add(-overdue)):
 			forgotten = append(forgotten, l.ID)
 		}
@@ -132,8 +140,8 @@ func (k *Keeper) sweep(ctx context.Context) {
 	})
 	if err == nil {
 		k.counts.stand(tally)
-		_, err = k.update(ctx, dead, func(l *Lease) Verdict {
-			l.die(WhyRevoked, now, now)
+		_, err = k.update(ctx, slices.Collect(maps.Keys(dead)), func(l *Lease) Verdict {
+			l.die(dead[l.ID], now, now)
 			return Write
 		})
 	}

@@ -57,12 +57,14 @@ func (k *Keeper) share(ctx context.Context, key string, l Lease) (brokers.Creden
 		k.abandon(ctx, l, brokers.ErrUncertain)
 		return brokers.Credential{}, false, err
 	}
-	if k.Dead(c.asked()) { // since it was looked for: what cannot be killed is at least not given to another
+	if k.dead(c.asked()) { // since it was looked for: what cannot be killed is at least not given to another
 		k.Withdraw(ctx, l.ID)
 		return brokers.Credential{}, false, ErrDying
 	}
 	return c.credential, true, nil
 }
+
+func (k *Keeper) dead(l Lease) bool { _, dead := k.Dead(l); return dead }
 
 // find looks for a credential and notes that l has it from now on, before anybody can be told: what kills l from here on is seen by
 // whoever asks next.
@@ -75,7 +77,7 @@ func (k *Keeper) find(key string, l Lease) (common, bool) {
 	}
 	now := k.Now()
 	left := c.credential.Expires.Sub(now)
-	if k.Dead(c.asked()) || left <= 0 || len(c.leases) >= maxSharers {
+	if k.dead(c.asked()) || left <= 0 || len(c.leases) >= maxSharers {
 		k.shared.drop(key)
 		return common{}, false
 	}

@@ -159,10 +159,15 @@ func (w *world) start() {
 			u, ok := w.targets[target]
 			return u, ok
 		},
-		Dead: func(l lease.Lease) bool {
+		Dead: func(l lease.Lease) (string, bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return slices.ContainsFunc(append(slices.Clone(l.Ancestors), l.ID), func(id string) bool { return w.revoked[id] })
+			all := append(slices.Clone(l.Ancestors), l.ID)
+			i := slices.IndexFunc(all, func(id string) bool { return w.revoked[id] })
+			if i < 0 || all[i] == "unknown" {
+				return "", i >= 0
+			}
+			return "revocation of " + all[i], true
 		},
 		Ended: func(l lease.Lease, r brokers.Receipt) {
 			w.mu.Lock()

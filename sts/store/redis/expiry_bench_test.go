@@ -55,7 +55,7 @@ func BenchmarkExpiring(b *testing.B) {
 	var ended atomic.Int64
 	keeper, err := lease.NewKeeper(lease.Config{
 		Store: ledger, Seal: seal, Now: time.Now, Log: zerolog.Nop(), Ended: func(lease.Lease, brokers.Receipt) { ended.Add(1) },
-		Brokers: func(string) (brokers.Revoker, bool) { return &instant{}, true }, Dead: func(lease.Lease) bool { return false },
+		Brokers: func(string) (brokers.Revoker, bool) { return &instant{}, true }, Dead: func(lease.Lease) (string, bool) { return "", false },
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -54,7 +54,7 @@ func keeperOf(t *testing.T, ledger *redis.Leases, u *upstream, ended lease.Ended
 	k, err := lease.NewKeeper(lease.Config{
 		Store: ledger, Seal: seal, Now: time.Now, Log: zerolog.Nop(), Ended: ended,
 		Brokers: func(string) (brokers.Revoker, bool) { return u, true },
-		Dead:    func(lease.Lease) bool { return false },
+		Dead:    func(lease.Lease) (string, bool) { return "", false },
 	})
 	if err != nil {
 		t.Fatal(err)
