@@ -187,6 +187,15 @@ func TestCertificateAndOperatorsKeepNoPolicyOut(t *testing.T) {
 	}
 	e.write("tls.key", key, 0o600)
 
+	// Who has lost a role does not have it again when the file goes.
+	e.edit("operators.yaml", "contains: responders", "contains: others")
+	e.proc.signal(syscall.SIGHUP)
+	eventually(t, "alice has no role", func() error {
+		if out, code := sallyport(t, append([]string{"locks"}, e.responder("alice")...)...); code == exitDone {
+			return fmt.Errorf("got %s", out)
+		}
+		return nil
+	})
 	e.edit("sallyport.yaml", `operators: "`+e.admin+`", `, "")
 	if err := os.Remove(filepath.Join(e.dir, "operators.yaml")); err != nil {
 		t.Fatal(err)
@@ -204,7 +213,8 @@ func TestCertificateAndOperatorsKeepNoPolicyOut(t *testing.T) {
 	if reason := e.readyz().reason("configuration"); !strings.Contains(reason, "operators.yaml (left out)") || !strings.Contains(reason, "listen.operators (left out)") {
 		t.Errorf("/readyz with operators that are gone at the next start: %q", reason)
 	}
-	e.says(exitDone, "SELECTOR", e.responder("alice"), "locks") // their listener is there until then
+	e.says(exitDone, "SELECTOR", e.person("erin", "sallyport-operators", "others"), "locks") // their listener is there until then
+	e.says(exitFailed, "nobody with a role", e.responder("alice"), "locks")
 }
 
 // generations are two whole sets that differ in every file, so that any mixture shows: a mixture of them

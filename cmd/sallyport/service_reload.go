@@ -94,6 +94,7 @@ func (s *service) reload(k config.Kinds, asked bool) {
 	s.keyCache.Retain(specs) // after the swap: until then callers verify with the old ones
 	s.reloadErr.Store(nil)
 	s.files.Store(&files)
+	s.running.Operators = set.OperatorFile // of which the newest in force stays, should it be taken out
 	s.tellRestart(waits)
 	s.log.Info().Str("config", set.Hash).Msg("configuration reloaded")
 	if list := waits.list(); before != set.Hash || len(list) > 0 {
