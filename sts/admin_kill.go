@@ -62,11 +62,7 @@ const alone = "in force and durable on this replica alone, because it cannot rea
 // enforce makes a revocation or lock durable and effective, and says what is in force from which position on. After an error
 // nothing is.
 func (x *Exchanger) enforce(ctx context.Context, sel revocation.Selector, ask AdminRevocation, e *entry) (out AdminRevoked, position revocation.Position, err error) {
-	kept := olderTokens
-	if sel.Value(revocation.KeyToken) != "" || sel.Value(revocation.KeyJTI) != "" {
-		kept = namedTokens
-	}
-	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Before: ask.Before, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(kept), Why: e.rec.Reason, By: e.by}
+	entry := revocation.Entry{Selector: sel, Lock: ask.Lock, Before: ask.Before, Decision: e.decision, At: e.now.UTC(), Until: e.now.UTC().Add(keptFor), Why: e.rec.Reason, By: e.by}
 	if id := sel.Value(revocation.KeyLease); id != "" {
 		entry.Lease, entry.Selector, entry.Until = id, nil, e.now.UTC().Add(longestLife+deadForSure)
 	}
@@ -85,9 +81,9 @@ func (x *Exchanger) enforce(ctx context.Context, sel revocation.Selector, ask Ad
 		return position, err
 	}
 	killed := false
-	if ask.Lock && entry.Until.Before(entry.At.Add(kept)) { // what it kills lives longer than it stands
+	if ask.Lock && entry.Until.Before(entry.At.Add(keptFor)) { // what it kills lives longer than it stands
 		kill := entry
-		kill.Lock, kill.Decision, kill.Until = false, killOf(e.decision), entry.At.Add(kept)
+		kill.Lock, kill.Decision, kill.Until = false, killOf(e.decision), entry.At.Add(keptFor)
 		if position, err = put(kill); err != nil {
 			return out, position, err
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport-sts/sallyport/sts/revocation"
 )
 
-// serveProgress answers GET /admin/v1/revocations/{id}?position=EPOCH.N: how far a revocation has come since it was
-// answered.
+// serveProgress answers GET /admin/v1/revocations/{id}?position=EPOCH.N&selector=KEY=VALUE...: how far a revocation has come since it
+// was answered. What it matches and was dying before, for another reason, is not dead either, and is counted by the selector.
 func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
 	p, err := revocation.ParsePosition(r.URL.Query().Get("position"))
@@ -22,6 +22,18 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	by := caller(r)
+	mine := func(l lease.Lease) bool { return l.Why == id }
+	if terms := r.URL.Query()["selector"]; len(terms) > 0 {
+		sel, err := revocation.ParseSelector(terms)
+		if err != nil {
+			writeJSON(w, http.StatusBadRequest, "", adminError{err.Error()})
+			return
+		}
+		h := x.revocations.Hasher()
+		mine = func(l lease.Lease) bool {
+			return l.Why == id || l.State == lease.Dying && FactsOf(h, l).Matches(h, sel)
+		}
+	}
 	out := AdminRevoked{ID: id, Action: "revoke", Position: p.String(), Counts: map[string]int{}}
 	list, err := x.revocations.Replicas(r.Context())
 	for _, one := range list {
@@ -29,7 +41,7 @@ func (x *Exchanger) serveProgress(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && x.leases != nil {
 		err = x.leases.Store.Each(r.Context(), func(l lease.Lease) error {
-			if l.Why != id || !by.Sees(operator.Look, x.of(l)) {
+			if !mine(l) || !by.Sees(operator.Look, x.of(l)) {
 				return nil
 			}
 			rec := AdminReceipt{Lease: l.ID, Target: l.Target, Workload: l.Workload, State: lease.Pending, Reason: l.Fault}

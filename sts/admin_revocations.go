@@ -73,8 +73,7 @@ type AdminReceipt struct {
 // Bounds of what operators ask.
 const (
 	longestLife = 2 * time.Hour              // of anything that descends from a lease, whatever the lease is
-	namedTokens = 31 * 24 * time.Hour        // how long one that is named is kept: what does not say when it was issued may live for as long as it likes
-	olderTokens = 25 * time.Hour             // how long a platform's token can live on that was issued before: the ceiling of lifetimes, and clocks
+	keptFor     = 31 * 24 * time.Hour        // how long one is kept: a platform's token that does not say when it was issued may live for as long as it likes
 	mostTTL     = 366 * 24 * time.Hour       // of a lock
 	forever     = 100 * 365 * 24 * time.Hour // of one that has none
 	countWait   = time.Second                // for the log to say what was killed

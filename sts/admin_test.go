@@ -2,6 +2,7 @@ package sts_test
 
 import (
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -198,4 +199,30 @@ func TestApprovalIsGoodForOnce(t *testing.T) {
 	if rec := d.recorder.of(object(t, a.body)["id"].(string)); len(rec) != 1 || rec[0].Revocation.By != "uid=1, approved by uid=2" {
 		t.Errorf("on record is %+v", rec)
 	}
+}
+
+// What was dying before, for another reason, is pending for a second revocation too until it is dead: who follows one is not told that
+// nothing is left.
+func TestProgressCountsWhatWasDyingBefore(t *testing.T) {
+	t.Parallel()
+	d := deployOutside(t, lease.Limits{})
+	d.pick(d.checkout())
+	d.orchard.mu.Lock()
+	d.orchard.down = true
+	d.orchard.mu.Unlock()
+	_, ask := d.adminListener("uid=0", d.exchanger.RevocationRoutes(d.recorder.scan)...)
+	for _, which := range []string{"first", "second"} {
+		a := object(t, ask("POST", "/admin/v1/revocations", `{"selector":["subject=`+checkoutID+`"],"reason":"stolen","wait_seconds":1}`).body)
+		query := url.Values{"position": {a["position"].(string)}, "selector": {"subject=" + checkoutID}}
+		p := object(t, ask("GET", "/admin/v1/revocations/"+a["id"].(string)+"?"+query.Encode()).body)
+		if n, _ := p["counts"].(map[string]any)["pending"].(float64); n != 1 {
+			t.Errorf("%s: %v is pending, and one is alive", which, n)
+		}
+	}
+	if a := ask("GET", "/admin/v1/revocations/"+newID()+"?position=1.1&selector=colour%3Dred"); a.status != 400 {
+		t.Errorf("a selector that is none: %d", a.status)
+	}
+	d.orchard.mu.Lock()
+	d.orchard.down = false
+	d.orchard.mu.Unlock()
 }

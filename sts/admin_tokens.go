@@ -67,7 +67,7 @@ func (x *Exchanger) tokens(ctx context.Context, sel revocation.Selector, before 
 		if r.Type != audit.TypeExchange || r.Outcome != audit.Issued || r.Lease == nil || r.Granted == nil || r.Subject == nil {
 			return nil
 		}
-		hit := recordMatches(r, sel) && (before.IsZero() || !r.Time.After(before)) || slices.ContainsFunc(r.Lease.Ancestors, func(a string) bool { return matched[a] })
+		hit := recordMatches(r, sel) && (before.IsZero() || !r.Time.After(before) || len(r.Lease.Ancestors) == 0 && !r.Subject.IssuedAt.After(before)) || slices.ContainsFunc(r.Lease.Ancestors, func(a string) bool { return matched[a] })
 		if !hit {
 			return nil
 		}

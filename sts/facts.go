@@ -93,6 +93,16 @@ func merged(a, b []revocation.Digest) []revocation.Digest {
 	return a
 }
 
+// decided is the moment that tells an exchange from those before a moment that is past: when it was decided, or, if that is earlier,
+// when the platform issued what was presented. What a thief had before is no better for being exchanged later. A token that does
+// not say when it was issued was there before everything.
+func decided(w federation.Workload, now time.Time) time.Time {
+	if t := w.Token(); t.Lineage().IsZero() && t.IssuedAt().Before(now) {
+		return t.IssuedAt()
+	}
+	return now
+}
+
 // obtains is what will be known of the lease of a grant: this exchange, by whoever has a hand in it, and all that it
 // descends from.
 func (x *Exchanger) obtains(who parties, g policy.Grant, l brokers.Lease, config string, at revocation.Position, now time.Time) (revocation.Facts, error) {
@@ -110,7 +120,7 @@ func (x *Exchanger) obtains(who parties, g policy.Grant, l brokers.Lease, config
 		own.add(revocation.KeyRule, g.Rule())
 		own.add(revocation.KeyPolicy, config)
 		own.add(revocation.KeyFamily, l.Family)
-		f.Parts = append(f.Parts, revocation.Part{At: at, Decided: now, Terms: own.list})
+		f.Parts = append(f.Parts, revocation.Part{At: at, Decided: decided(w, now), Terms: own.list})
 	}
 	for _, w := range []federation.Workload{who.subject, who.actor} {
 		if !w.Token().Lineage().IsZero() {

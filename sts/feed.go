@@ -95,6 +95,10 @@ func (x *Exchanger) serveFeed(w http.ResponseWriter, r *http.Request) {
 	noStore(w.Header())
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
+	out.event("opened", "", map[string]any{"at": x.now().UnixMilli()})
+	if out.flush() != nil {
+		return
+	}
 	x.follow(ctx, out, who, r.Header.Get("Last-Event-ID"))
 }
 

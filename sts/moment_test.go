@@ -1,6 +1,7 @@
 package sts_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -81,4 +82,47 @@ func TestMomentThatSaysNothingIsRefused(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
+}
+
+// Attack: a thief exchanges after the moment what they had stolen before it. What they get dies with the rest, and what was issued after
+// the moment lives.
+func TestWhatAThiefHadBeforeTheMomentBuysNothingThatLives(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	caller, stolen := d.gateway(), d.checkout()
+	nameless := d.checkout(without("iat"))
+	d.clock.advance(10 * time.Second)
+	moment := d.clock.now()
+	d.clock.advance(time.Minute)
+	bought := d.mint(stolen, "orders") // decided after the moment, of a token from before it
+	onward := d.issued(d.exchange(te(bought.token, "audience", "billing")))
+	timeless := d.mint(nameless, "orders") // of one that does not say when
+	clean := d.mint(d.checkout(), "orders")
+	d.clock.advance(time.Minute)
+	operate(t, d).does(`"reason":"taken back","before":"`+moment.UTC().Format(time.RFC3339)+`"`, "subject="+checkoutID)
+	d.refused("the platform's token itself", 400, "invalid_request", func() answer { return d.exchange(te(stolen, "audience", "orders")) })
+	for name, one := range map[string]struct {
+		token string
+		lives bool
+	}{
+		"bought": {bought.token, false}, "exchanged onward": {onward.token, false}, "of a token that does not say when": {timeless.token, false}, "of one from after it": {clean.token, true},
+	} {
+		if d.active(caller, one.token) != one.lives {
+			t.Errorf("%s: active is %v", name, !one.lives)
+		}
+	}
+}
+
+// A platform's token that does not say when it was issued stays refused for as long as such tokens live, and is not good again when its
+// remaining life is short enough.
+func TestTokenWithoutItsTimeOfIssueStaysRevoked(t *testing.T) {
+	t.Parallel()
+	d := deploy(t)
+	stolen := d.checkout(without("iat"), set("exp", d.clock.now().Add(26*time.Hour+10*time.Minute).Unix()))
+	operate(t, d).does(`"reason":"stolen"`, "subject="+checkoutID)
+	d.clock.advance(26 * time.Hour)
+	if err := errors.Join(d.keys.Refresh(t.Context()), d.revocations.Prune(t.Context(), d.clock.now())); err != nil {
+		t.Fatal(err)
+	}
+	d.refused("a day later", 400, "invalid_request", func() answer { return d.exchange(te(stolen, "audience", "orders")) })
 }

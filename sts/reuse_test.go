@@ -107,3 +107,26 @@ func TestReusedCredentialDiesForAll(t *testing.T) {
 		}
 	}
 }
+
+// Attack: a shared credential is asked for once more after what one of its sharers descends from was revoked.
+func TestSharedCredentialGoesWithWhatEachSharerDescendsFrom(t *testing.T) {
+	t.Parallel()
+	for name, unkillable := range map[string]bool{"killed": false, "it cannot be killed": true} {
+		d := deployOutside(t, lease.Limits{})
+		d.reload("config-1", func(*policy.Config) {})
+		first, second := d.mint(d.checkout(), "orders"), d.mint(d.checkout(), "orders")
+		token, _ := d.pick(first.token)
+		if again, _ := d.pick(second.token); again != token {
+			t.Fatal("it is not shared, and the test shows nothing")
+		}
+		if unkillable {
+			d.orchard.mu.Lock()
+			d.orchard.dies = d.clock.now().Add(10 * time.Minute)
+			d.orchard.mu.Unlock()
+		}
+		operate(t, d.deployment).revokes("lease=" + second.decision)
+		if next, _ := d.pick(first.token); next == token {
+			t.Errorf("%s: it is given out again", name)
+		}
+	}
+}

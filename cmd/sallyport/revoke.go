@@ -151,7 +151,8 @@ func (o *operation) follow(ctx context.Context, progress io.Writer, done *sts.Ad
 		case <-time.After(time.Second):
 		}
 		var now sts.AdminRevoked
-		if err := o.call(ctx, http.MethodGet, "/revocations/"+done.ID+"?position="+done.Position, nil, &now); err != nil {
+		query := url.Values{"position": {done.Position}, "selector": done.Selector}
+		if err := o.call(ctx, http.MethodGet, "/revocations/"+done.ID+"?"+query.Encode(), nil, &now); err != nil {
 			return err
 		}
 		total := 0

@@ -29,13 +29,14 @@ type common struct {
 	credential brokers.Credential
 	root       Lease    // of the exchange that made it
 	leases     []string // root's first
+	above      []string // what those descend from, root's besides
 	facts      []string
 }
 
 // dead is what [Config.Dead] is asked: about all of its leases at once.
 func (c *common) asked() Lease {
 	l := c.root
-	l.Ancestors = slices.Concat(l.Ancestors, c.leases)
+	l.Ancestors = slices.Concat(l.Ancestors, c.leases, c.above)
 	l.Facts = c.facts
 	return l
 }
@@ -85,9 +86,10 @@ func (k *Keeper) find(key string, l Lease) (common, bool) {
 		return common{}, false
 	}
 	c.leases = append(c.leases, l.ID)
+	c.above = union(c.above, l.Ancestors)
 	c.facts = union(c.facts, l.Facts)
 	k.shared.holders[l.ID] = key
-	return common{c.credential, c.root, slices.Clone(c.leases), slices.Clone(c.facts)}, true
+	return common{c.credential, c.root, slices.Clone(c.leases), slices.Clone(c.above), slices.Clone(c.facts)}, true
 }
 
 // offer lets a credential that was made for l answer other exchanges with the key. One that works after its end is not offered: nobody

@@ -52,7 +52,9 @@ type feed struct {
 	mu     sync.Mutex
 	last   string              // id of the newest event
 	newest revocation.Position // up to which everything was told, ever
-	heard  time.Time           // when it was said last that everything was told; zero for never
+	heard  time.Time           // when it was said last that everything was told, or before; zero for never
+	opened time.Time           // when this feed was asked for
+	first  int64               // the first that the deployment said of its clock in this feed, Unix milliseconds; 0 for nothing yet
 	swept  time.Time           // what is over was dropped
 	why    string              // nothing is heard
 }
@@ -154,6 +156,7 @@ func (f *feed) read(ctx context.Context) error {
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(bearer.Reveal()))
 	req.Header.Set("Accept", "text/event-stream")
 	f.mu.Lock()
+	f.opened, f.first = f.now(), 0
 	if f.last != "" {
 		req.Header.Set("Last-Event-ID", f.last)
 	}
@@ -189,10 +192,18 @@ func (f *feed) take(e event) error {
 			return errors.New("an entry is none")
 		}
 		return nil
-	case "current":
+	case "opened", "current":
 		var c current
 		if json.Unmarshal(e.data, &c) != nil {
 			return errors.New("a position cannot be read")
+		}
+		f.mu.Lock()
+		if f.first == 0 {
+			f.first = c.At
+		}
+		f.mu.Unlock()
+		if e.name == "opened" {
+			return nil
 		}
 		return f.told(e.id, c)
 	}
@@ -200,7 +211,9 @@ func (f *feed) take(e event) error {
 }
 
 // told notes that everything up to a position was told, unless that is from before: a feed that somebody recorded, or of a
-// deployment that was put back, says less than is known already.
+// deployment that was put back, says less than is known already. When it was said is counted on the deployment's clock from the first
+// that this feed said of it, which was not before it was asked for: so what somebody on the way holds back, or says twice, is as old as it
+// is, however the clocks differ.
 func (f *feed) told(id string, c current) error {
 	p, err := revocation.ParsePosition(c.Position)
 	if err != nil {
@@ -221,7 +234,15 @@ func (f *feed) told(id string, c current) error {
 		f.why = "its clock is more than the skew away; it may have been recorded"
 		return nil
 	}
-	f.newest, f.heard, f.last = p, now, id
+	heard := f.opened.Add(time.Duration(c.At-f.first) * time.Millisecond)
+	if heard.After(now) {
+		heard = now
+	}
+	if now.Sub(heard) > f.maxStale {
+		f.why = "what it says is late"
+		return errors.New(f.why) // a feed that is opened anew may be in time
+	}
+	f.newest, f.heard, f.last = p, heard, id
 	return nil
 }
 

@@ -278,3 +278,69 @@ func TestFollowingIsConfiguredSafely(t *testing.T) {
 		}
 	}
 }
+
+// Attack: somebody on the way, or a proxy that buffers, holds the feed back, or says one word again and again. It is as old as it is: the
+// bound is MaxStale, however far the clocks may differ.
+func TestFeedThatIsHeldBackIsNotFresh(t *testing.T) {
+	t.Parallel()
+	const late = 25 * time.Second
+	f := &told{}
+	var d *deployment
+	ready := make(chan struct{})
+	f.says = func(_ int64, w http.ResponseWriter, r *http.Request) {
+		<-ready
+		begun := d.clock.now()
+		d.clock.advance(late) // on the way
+		fmt.Fprintf(w, "event: opened\ndata: {\"at\":%d}\n\n", begun.UnixMilli())
+		for r.Context().Err() == nil {
+			said(w, "a.1", "1.1", d.clock.now().Add(-late))
+			w.(http.Flusher).Flush()
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	d, v := readerOf(t, f, 2*time.Second)
+	raw := d.mint(t, "checkout", "orders")
+	close(ready)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := v.Verify(t.Context(), raw); err == nil {
+			t.Fatalf("a feed that is %s late is called fresh, with a bound of 2 s", late)
+		}
+	}
+	if f.opened.Load() < 2 {
+		t.Error("it is not opened anew")
+	}
+}
+
+func TestOneWordThatIsSaidAgainIsNotFresh(t *testing.T) {
+	t.Parallel()
+	f := &told{}
+	var d *deployment
+	ready := make(chan struct{})
+	var at time.Time
+	f.says = func(n int64, w http.ResponseWriter, r *http.Request) {
+		<-ready
+		for n == 1 && r.Context().Err() == nil {
+			said(w, "a.1", "1.1", at)
+			w.(http.Flusher).Flush()
+			time.Sleep(20 * time.Millisecond)
+		}
+		<-r.Context().Done()
+	}
+	d, v := readerOf(t, f, 2*time.Second)
+	raw := d.mint(t, "checkout", "orders")
+	at = d.clock.now()
+	close(ready)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := v.Verify(t.Context(), raw); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is never fresh, and the test shows nothing")
+		}
+	}
+	d.clock.advance(4 * time.Second)
+	time.Sleep(200 * time.Millisecond)
+	if _, err := v.Verify(t.Context(), raw); !errors.Is(err, verify.ErrUnavailable) {
+		t.Errorf("the same word, four seconds old, calls the reader fresh: %v", err)
+	}
+}

@@ -201,10 +201,10 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 		}
 	}
 	if v.feed != nil {
+		stale := v.feed.fresh() // first: what is told between the two counts for the second, which only grows
 		if v.feed.dead(t) {
 			return Token{}, ErrInactive
 		}
-		stale := v.feed.fresh()
 		if stale == nil || v.live == nil {
 			if stale != nil {
 				return Token{}, stale

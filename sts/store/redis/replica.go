@@ -41,6 +41,7 @@ type Replica struct {
 	synced   bool            // at is a place in the stream of epoch, and the stream has all that we have
 	seen     map[string]bool // keys of entries read while not synced
 	offer    []revocation.Entry
+	dropped  bool     // something was offered and not taken; see again
 	checked  struct { // the settings of Redis
 		run string
 		at  time.Time
@@ -192,6 +193,7 @@ func (r *Replica) catchUp(ctx context.Context) (err error) {
 
 // restart makes the next look read the whole stream of the epoch.
 func (r *Replica) restart(v view) {
+	r.dropped = r.dropped || len(r.offer) > 0
 	r.synced, r.seen, r.offer = false, map[string]bool{}, nil
 	r.at, r.epoch = v.floor, v.epoch
 	r.mu.Lock()
@@ -337,7 +339,7 @@ func (r *Replica) flush(ctx context.Context, v view) (lost bool, err error) {
 // unsent forgets an offer that was not taken whole: another replica may have made the same one. What the stream lacks
 // is found by reading all of it again.
 func (r *Replica) unsent() []revocation.Entry {
-	r.synced, r.seen = false, nil
+	r.synced, r.seen, r.dropped = false, nil, true
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -422,5 +423,86 @@ func TestPasswordIsInNoError(t *testing.T) {
 	}
 	if err := redis.Check(redis.Config{URL: secret.New("rediss://:p@redis.example:6379"), CAFile: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing ca_file: %v", err)
+	}
+}
+
+// beforeCommands calls do with the arguments of each command before it is sent.
+type beforeCommands struct{ do func(args []any) }
+
+func (beforeCommands) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (h beforeCommands) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, c goredis.Cmder) error { h.do(c.Args()); return next(ctx, c) }
+}
+
+func (beforeCommands) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return next
+}
+
+// Attack: while one replica trims, another appends between its look and its writing of what stands on. The lock that stands is not
+// trimmed away: a replica that joins knows it.
+func TestTrimmingLosesNothingWhenAnotherAppends(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, false)
+	journal, err := embedded.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	log, err := journal.Revocations(mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := revocation.New(t.Context(), log, mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, s, "test")
+	r, err := db.Replica(set, mac, staleness)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Share(r)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Follow(ctx) }()
+	defer func() { cancel(); <-done }()
+	a, b := (&node{t: t, set: set, stop: func() {}}).fresh(), start(t, s, t.TempDir()).fresh()
+	eventually(t, "the lock", func() error {
+		_, _, err := a.set.Revoke(t.Context(), revocation.Entry{Selector: revocation.Selector{"subject=x"}, Lock: true, Decision: "lock-1", At: time.Now(), Until: time.Now().Add(1000 * time.Hour)})
+		return err
+	})
+	for i := range 20 {
+		a.revoked(fmt.Sprint("l-", i))
+	}
+	eventually(t, "the other replica", func() error { return b.dead("l-19") })
+	var armed atomic.Bool
+	var once sync.Once
+	length := func() int64 { return s.Client.XLen(context.Background(), "{test}:stream").Val() }
+	db.Hook(beforeCommands{func(args []any) {
+		if !armed.Load() || len(args) < 12 || fmt.Sprint(args[0]) != "evalsha" || !strings.Contains(fmt.Sprint(args[11]), "lock-1") {
+			return
+		}
+		once.Do(func() { // this is the writing of what stands on
+			n := length()
+			go func() { _ = b.revoke("someone-else") }()
+			for end := time.Now().Add(patience); length() == n && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+			armed.Store(false)
+		})
+	}})
+	armed.Store(true)
+	if err := a.set.Prune(t.Context(), time.Now().Add(2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if armed.Load() {
+		t.Fatal("nobody appended in between, and the test shows nothing")
+	}
+	if length() > 5 {
+		t.Errorf("%d entries stand, and nothing was trimmed", length())
+	}
+	c := start(t, s, t.TempDir()).fresh()
+	if err := c.sees(c.decided("x"), true); err != nil {
+		t.Errorf("one that joins does not know the lock that stands: %v", err)
 	}
 }

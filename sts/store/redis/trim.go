@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -11,7 +12,11 @@ import (
 // long is how long an entry has to live for others not to wait for its end: it is appended again, and keeps its place.
 const long = 30 * time.Hour
 
-// again appends entries that stand before what is trimmed.
+const againTries = 32
+
+// again appends entries that stand before what is trimmed, and returns nil when the stream has all of them anew. An offer that is not
+// taken whole, because another replica was faster, is forgotten: whoever catches up finds in the stream what is to be trimmed, and would
+// not offer it again.
 func (r *Replica) again(ctx context.Context, entries []revocation.Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -22,11 +27,19 @@ func (r *Replica) again(ctx context.Context, entries []revocation.Entry) error {
 		return ctx.Err()
 	}
 	defer func() { r.turn <- struct{}{} }()
-	if err := r.catchUp(ctx); err != nil {
-		return err
+	for range againTries {
+		if err := r.catchUp(ctx); err != nil {
+			return err
+		}
+		r.dropped, r.offer = false, append(r.offer, entries...)
+		if err := r.catchUp(ctx); err != nil {
+			return err
+		}
+		if !r.dropped {
+			return nil
+		}
 	}
-	r.offer = append(r.offer, entries...)
-	return r.catchUp(ctx)
+	return errors.New("other replicas append all the time")
 }
 
 // Prune implements [revocation.Shared]: it trims the oldest entries that have expired. Those between them that live for
