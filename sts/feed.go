@@ -64,6 +64,7 @@ func (x *Exchanger) CloseFeeds() { x.feeds.once.Do(func() { close(x.feeds.stop) 
 // serveFeed answers GET /revocations: server-sent events (WHATWG HTML section 9.2) with what is in force, to whoever may
 // introspect. They tell of no identity and no target: see [revocation.News]. The events are
 //
+//	opened    the first, at once: {"at": Unix milliseconds}, by which a reader tells how late the rest comes
 //	reset     everything that is in force follows; what the reader knows from before stays in force for it
 //	revoked   one piece of news
 //	current   everything up to here was told: {"position": "EPOCH.N", "at": Unix milliseconds}

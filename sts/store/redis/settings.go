@@ -27,17 +27,25 @@ func (r *Replica) settled(ctx context.Context, run string) error {
 		return fmt.Errorf("finding the node of our keys: %w", err)
 	}
 	p := node.Pipeline()
-	memory, persistence := p.Info(ctx, "memory"), p.Info(ctx, "persistence")
+	memory, persistence, replication := p.Info(ctx, "memory"), p.Info(ctx, "persistence"), p.Info(ctx, "replication")
 	if _, err := p.Exec(ctx); err != nil {
 		return fmt.Errorf("asking Redis for its settings: %w", err)
 	}
 	if limit := infoField(memory.Val(), "maxmemory"); limit != "0" && infoField(memory.Val(), "maxmemory_policy") != "noeviction" {
 		return ErrEvicts
 	}
-	r.lossy.Store(nil)
+	var why []string
 	if infoField(persistence.Val(), "aof_enabled") == "0" {
-		why := "Redis keeps no append-only file: after a crash it comes back without leases and single-use marks; set appendonly yes, and appendfsync always if the writes can be borne"
-		r.lossy.Store(&why)
+		why = append(why, "Redis keeps no append-only file: after a crash it comes back without leases and single-use marks; set appendonly yes, and appendfsync always if the writes can be borne")
+	}
+	// Redis tells how many of its replicas are good enough only where it is told to stop without them.
+	if n := infoField(replication.Val(), "connected_slaves"); n != "" && n != "0" && infoField(replication.Val(), "min_slaves_good_slaves") == "" {
+		why = append(why, "Redis has replicas and takes writes without them: when it is cut off and another is made the primary, whoever is left with it hears of no revocation, and does not know; set min-replicas-to-write 1 and min-replicas-max-lag 2")
+	}
+	r.lossy.Store(nil)
+	if len(why) > 0 {
+		all := strings.Join(why, "; ")
+		r.lossy.Store(&all)
 	}
 	r.checked.run, r.checked.at = run, time.Now()
 	return nil

@@ -1,7 +1,9 @@
 package redis_test
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os"
 	"regexp"
 	"strings"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/sallyport-sts/sallyport/sts/lease"
 	"github.com/sallyport-sts/sallyport/sts/replay"
+	"github.com/sallyport-sts/sallyport/sts/revocation"
+	"github.com/sallyport-sts/sallyport/sts/store/embedded"
 	"github.com/sallyport-sts/sallyport/sts/store/redis/redistest"
 )
 
@@ -101,5 +105,69 @@ func TestDocumentedUserOfRedisIsEnoughAndNoMore(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "NOPERM") {
 			t.Errorf("%s is allowed: %v", what, err)
 		}
+	}
+}
+
+// A Redis that takes writes without its replicas is a primary for somebody when another was made one: it is warned of.
+func TestRedisThatGoesOnWithoutItsReplicasIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	var nodes [2]*redistest.Server
+	for i := range nodes {
+		var err error
+		if nodes[i], err = redistest.StartNode("appendonly yes"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nodes[i].Close() })
+	}
+	durable := func() string {
+		journal, err := embedded.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer journal.Close()
+		log, err := journal.Revocations(mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := revocation.New(t.Context(), log, mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := open(t, nodes[0], "test").Replica(set, mac, staleness)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Share(r)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); r.Follow(ctx) }()
+		defer func() { cancel(); <-done }()
+		(&node{t: t, set: set, stop: func() {}}).fresh()
+		if err := r.Durable(); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	if why := durable(); why != "" {
+		t.Errorf("alone: %s", why)
+	}
+	host, port, _ := net.SplitHostPort(nodes[0].Address)
+	if err := errors.Join(nodes[1].Client.ConfigSet(t.Context(), "masterauth", nodes[0].Password).Err(), nodes[1].Client.ReplicaOf(t.Context(), host, port).Err()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "replication", func() error {
+		if info := nodes[0].Client.Info(t.Context(), "replication").Val(); !strings.Contains(info, "state=online") {
+			return errors.New(info)
+		}
+		return nil
+	})
+	if why := durable(); !strings.Contains(why, "min-replicas-to-write 1") {
+		t.Errorf("with a replica that nobody waits for: %q", why)
+	}
+	if err := nodes[0].Client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if why := durable(); why != "" {
+		t.Errorf("with one that it does not go on without: %s", why)
 	}
 }
