@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,37 +49,58 @@ func Own(issuer, id, fingerprint, keyID string) []Digest {
 	return []Digest{public.Term(KeyToken, fingerprint), public.Term(KeyJTI, issuer+"/"+id), public.Term(KeySigningKey, keyID)}
 }
 
-// newsOf is an entry for those who verify. One that names a token or a key of ours is told twice: by what tokens carry of what
-// they were exchanged from, and by what a token is itself.
+// newsOf is an entry for those who verify. One that names tokens or keys of ours is told once for each way in which what it names is
+// what a token was exchanged from, which its facts carry, or what it is itself.
 func newsOf(h Hasher, e Entry) []News {
 	switch {
 	case e.Lease != "":
 		return []News{{Lease: nameOf(idOf(e.Lease)), Until: e.Until}}
 	case e.Lifts != "":
-		return []News{{Lifts: e.Lifts, Until: e.Until}, {Lifts: e.Lifts + ownEnding, Until: e.Until}}
+		out := make([]News, tellings)
+		for way := range out {
+			out[way] = News{Lifts: e.Lifts + ending(way), Until: e.Until}
+		}
+		return out
 	}
-	out := News{ID: e.Decision, Lock: e.Lock, Before: e.Before, Until: e.Until, Terms: make([]Digest, len(e.Selector))}
+	first := News{ID: e.Decision, Lock: e.Lock, Before: e.Before, Until: e.Until, Terms: make([]Digest, len(e.Selector))}
 	if (e.Position != Position{}) {
-		out.Position = e.Position.String()
+		first.Position = e.Position.String()
 	}
-	itself := out
-	itself.ID, itself.Terms = e.Decision+ownEnding, make([]Digest, len(e.Selector))
-	twice := false
+	var own []int // terms that a token can be by itself
 	for i, term := range e.Selector {
-		out.Terms[i], itself.Terms[i] = h.digest(term), h.digest(term)
+		first.Terms[i] = h.digest(term)
 		switch key, _, _ := strings.Cut(term, "="); key {
 		case KeyToken, KeyJTI, KeySigningKey:
-			itself.Terms[i], twice = public.digest(term), true
+			own = append(own, i)
 		}
 	}
-	if !twice {
-		return []News{out}
+	out := []News{first}
+	for way := 1; way < min(1<<len(own), tellings); way++ {
+		n := first
+		n.ID, n.Terms = e.Decision+ending(way), slices.Clone(first.Terms)
+		for bit, i := range own {
+			if way&(1<<bit) != 0 {
+				n.Terms[i] = public.digest(e.Selector[i])
+			}
+		}
+		out = append(out, n)
 	}
-	return []News{out, itself}
+	return out
 }
 
-// ownEnding sets the second telling of an entry apart.
-const ownEnding = ".own"
+// tellings is how often an entry is told at most: a token is one token, by its fingerprint and by its id, and is signed with one key.
+const tellings = 8
+
+// ending sets the tellings of an entry apart.
+func ending(way int) string {
+	switch way {
+	case 0:
+		return ""
+	case 1:
+		return ".own"
+	}
+	return ".own" + strconv.Itoa(way)
+}
 
 // nameOf spells an id in memory as a lease is spelt.
 func nameOf(k id) string { return strings.ToLower(base32NoPad.EncodeToString(k[:])) }

@@ -253,3 +253,30 @@ func TestMomentDividesForSetAndCopy(t *testing.T) {
 		}
 	}
 }
+
+// Of two terms one may be what a token is itself, and the other what it was exchanged from: who follows the feed calls it dead as the
+// server does.
+func TestTermsOfATokenItselfAndOfItsParentAddUpForReaders(t *testing.T) {
+	t.Parallel()
+	s := newSet(t)
+	h := s.Hasher()
+	parentFP := "aa"
+	at := s.Position()
+	carried := []Digest{h.Term(KeySubject, "w"), h.Term(KeyToken, parentFP)}
+	server := Facts{Lease: leaseName(1), Parts: []Part{{At: at, Terms: append(append([]Digest{}, carried...), h.Term(KeySigningKey, "K"), h.Term(KeyToken, "own"), h.Term(KeyJTI, "https://sts/"+leaseName(1)))}}}
+	reader := Facts{Lease: leaseName(1), Parts: []Part{{At: at, Terms: append(append([]Digest{}, carried...), Own("https://sts", leaseName(1), "own", "K")...)}}}
+	now := time.Now()
+	if _, _, err := s.Revoke(t.Context(), Entry{Selector: Selector{KeySigningKey + "=K", KeyToken + "=" + parentFP}, Decision: "d", At: now, Until: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	c := NewCopy()
+	if _, err := s.Everything(now, func(n News) error { return c.Add(asText(t, n)) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, dead := s.Dead(server); !dead {
+		t.Fatal("premise: the server calls it dead")
+	}
+	if !c.Dead(reader) {
+		t.Error("the server calls it dead, a fresh reader of the feed calls it alive")
+	}
+}
